@@ -1,0 +1,133 @@
+"""What the inputs and the target are. Torch-free; stored in every dataset, checkpoint and bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from triptych.errors import SchemaError
+
+Kind = Literal["image", "audio", "text", "series", "table"]
+Task = Literal["classification", "regression"]
+Metric = Literal["accuracy", "auroc", "acc2", "mae"]
+
+
+@dataclass(frozen=True, slots=True)
+class Modality:
+    """One input. Only the fields of its `kind` are set; the rest stay at their defaults.
+
+    Fields below the line are measured on the training split when data is loaded: they are part of the
+    preprocessing, so they travel with the model.
+    """
+
+    name: str
+    kind: Kind
+    column: str = ""
+    height: int = 0  # image: pixels
+    width: int = 0  # image: pixels
+    channels: int = 0  # image: 1 or 3; audio: 1; series: channels per frame
+    sample_rate: int = 0  # audio: Hz
+    rate_hz: float = 0.0  # series: frames per second
+    frames: int = 0  # series: frames per example, longer ones are cropped
+    fields: tuple[str, ...] = ()  # table: field names; series: channel names
+    # --- measured on the training split
+    max_samples: int = 0  # audio: samples per example, longer clips are cropped
+    max_tokens: int = 0  # text: tokens per example, longer texts are cropped
+    tokenizer: str = field(default="", repr=False)  # text: a `tokenizers` JSON document; id 0 is padding
+    vocabulary: int = 0  # text: number of token ids
+    center: tuple[float, ...] = field(default=(), repr=False)  # series, table: median per channel or field
+    scale: tuple[float, ...] = field(default=(), repr=False)  # series, table: spread per channel or field
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.isidentifier():
+            raise SchemaError(f"a modality name must be an identifier such as 'image', got {self.name!r}")
+        if self.kind not in get_args(Kind):
+            raise SchemaError(f"modality {self.name!r}: kind must be one of {get_args(Kind)}, got {self.kind!r}")
+        if not self.column:
+            object.__setattr__(self, "column", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Inputs, target and metric of one task."""
+
+    name: str
+    modalities: tuple[Modality, ...]
+    target: str
+    task: Task
+    metric: Metric
+    classes: tuple[str, ...] = ()  # classification: in output order
+    range: tuple[float, float] | None = None  # regression: smallest and largest value
+    positive: str = ""  # auroc: the class whose probability is ranked
+    center: float = 0.0  # regression: mean of the training targets
+    scale: float = 1.0  # regression: standard deviation of the training targets
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise SchemaError("a schema needs at least one modality")
+        names = [m.name for m in self.modalities]
+        if len(set(names)) != len(names):
+            raise SchemaError(f"modality names must differ, got {names}")
+        if self.task not in get_args(Task):
+            raise SchemaError(f"task must be one of {get_args(Task)}, got {self.task!r}")
+        if self.metric not in get_args(Metric):
+            raise SchemaError(f"metric must be one of {get_args(Metric)}, got {self.metric!r}")
+        if self.task == "classification" and len(self.classes) < 2:
+            raise SchemaError(f"classification needs at least two classes, got {list(self.classes)}")
+        if self.metric == "auroc" and self.positive not in self.classes:
+            raise SchemaError(f"auroc needs 'positive' to be one of {list(self.classes)}, got {self.positive!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities, in schema order."""
+        return tuple(m.name for m in self.modalities)
+
+    @property
+    def outputs(self) -> int:
+        """Width of the model's output: one per class, or one value."""
+        return len(self.classes) if self.task == "classification" else 1
+
+    def __getitem__(self, name: str) -> Modality:
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise SchemaError(f"no modality {name!r}; this schema has {list(self.names)}")
+
+    def only(self, *names: str) -> Schema:
+        """The same task with a subset of the modalities."""
+        return dataclasses.replace(self, modalities=tuple(self[n] for n in names))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the fields that are at their defaults."""
+        record = _without_defaults(self)
+        record["modalities"] = [_without_defaults(m) for m in self.modalities]
+        return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.  Raises SchemaError on unknown or ill-typed keys."""
+        modalities = tuple(_read(Modality, m) for m in record.get("modalities", ()))
+        return _read(cls, {**record, "modalities": modalities})
+
+
+def _without_defaults(item: Modality | Schema) -> dict[str, Any]:
+    fields = dataclasses.fields(item)
+    return {f.name: getattr(item, f.name) for f in fields if getattr(item, f.name) != f.default}
+
+
+def _read[T](cls: type[T], record: Mapping[str, Any]) -> T:
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := record.keys() - known.keys():
+        raise SchemaError(f"unknown keys {sorted(unknown)} in a {cls.__name__}; known are {sorted(known)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    for key in ("center", "scale"):
+        numbers = values.get(key, ())
+        if any(not math.isfinite(n) for n in (numbers if isinstance(numbers, tuple) else (numbers,))):
+            raise SchemaError(f"{cls.__name__}.{key} must be finite, got {numbers}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise SchemaError(f"incomplete {cls.__name__}: {error}") from error

@@ -6,10 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from triptych.errors import SchemaError
 
+T = TypeVar("T")
 Kind = Literal["image", "audio", "text", "series", "table"]
 Task = Literal["classification", "regression"]
 Metric = Literal["accuracy", "auroc", "acc2", "mae"]
@@ -118,7 +119,7 @@ def _without_defaults(item: Modality | Schema) -> dict[str, Any]:
     return {f.name: getattr(item, f.name) for f in fields if getattr(item, f.name) != f.default}
 
 
-def _read[T](cls: type[T], record: Mapping[str, Any]) -> T:
+def _read(cls: type[T], record: Mapping[str, Any]) -> T:
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if unknown := record.keys() - known.keys():
         raise SchemaError(f"unknown keys {sorted(unknown)} in a {cls.__name__}; known are {sorted(known)}")

@@ -1,0 +1,1 @@
+"""Triptych makes multimodal models small and fast, and proves it."""

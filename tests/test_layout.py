@@ -1,0 +1,133 @@
+"""The shape of the project: which way imports point, what importing costs, what source files may hold."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import triptych
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "triptych"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# part -> the other parts it may import; the longest matching part rules
+MAY_IMPORT = {
+    "errors": (),
+    "schema": ("errors",),
+    "tokens": ("errors", "schema"),
+    "data": ("errors", "schema", "tokens"),
+    "model": ("errors", "schema", "tokens", "data"),
+    "train": ("errors", "schema", "tokens", "data", "model", "measure.quality"),
+    "algorithm": ("errors", "schema", "tokens", "data", "model", "train"),
+    "measure": ("errors", "schema", "tokens", "data", "model", "system"),
+    "system": ("errors", "schema", "tokens", "data", "model", "measure.report", "measure.quality"),
+    "system.runtime": ("errors", "schema", "data.decode", "data.collate", "data.limits"),
+    "search": ("errors", "schema", "tokens", "data", "model", "train", "algorithm", "measure", "system", "report"),
+    "report": ("errors", "schema", "tokens", "data", "model", "train", "algorithm", "measure", "system"),
+    "cli": ("",),
+}
+RUNTIME_LIBRARIES = {"numpy", "onnxruntime"}
+FORBIDDEN_NAMES = {"NotImplementedError", "pickle", "cPickle", "cloudpickle", "dill", "shelve"}
+
+
+def part_of(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def inside(name: str, part: str) -> bool:
+    return not part or name == part or name.startswith(f"{part}.")
+
+
+def rule_of(part: str) -> str:
+    part = "cli" if part.startswith("cli") else part
+    return max((rule for rule in MAY_IMPORT if inside(part, rule)), key=len, default="")
+
+
+def walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"):
+            yield node
+            yield from walk(node)
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            modules = {part_of(f) for f in FILES}
+            prefix = (node.module or "").removeprefix("triptych").strip(".")
+            for alias in node.names:
+                deeper = f"{prefix}.{alias.name}".strip(".")
+                is_module = (node.module or "").split(".")[0] == "triptych" and deeper in modules
+                yield f"triptych.{deeper}" if is_module else node.module or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=part_of)
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    if not part:
+        return
+    rule = rule_of(part)
+    assert rule, f"{part} belongs to no known part of the package"
+    inner = [name.removeprefix("triptych.") for name in imports(path) if inside(name, "triptych")]
+    allowed = (rule, *MAY_IMPORT[rule])
+    wrong = [name for name in inner if not any(inside(name, one) for one in allowed)]
+    assert not wrong, f"{part} may import {allowed}, not {wrong}"
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if inside(part_of(f), "system.runtime")], ids=part_of)
+def test_the_runtime_needs_numpy_and_onnxruntime_only(path: Path) -> None:
+    outside = {name.split(".")[0] for name in imports(path)} - {"triptych"} - sys.stdlib_module_names
+    assert outside <= RUNTIME_LIBRARIES
+
+
+@pytest.mark.parametrize("module", ["triptych", "triptych.system.runtime", "triptych.cli"])
+def test_importing_loads_no_heavy_library(module: str) -> None:
+    code = f"import sys, {module}\nprint(*sorted({{'torch', 'transformers', 'pandas', 'matplotlib'}} & sys.modules.keys()))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert not run.stdout.strip()
+
+
+def test_public_names_are_sorted_true_and_few() -> None:
+    assert triptych.__all__ == sorted(set(triptych.__all__))
+    assert len(triptych.__all__) <= 40
+    assert all(getattr(triptych, name) is not None for name in triptych.__all__)
+
+
+def test_a_package_never_shadows_the_verb_of_its_name() -> None:
+    code = "import triptych, triptych.measure, triptych.search\nprint(callable(triptych.measure), callable(triptych.search))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["True", "True"], run.stderr
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        _ = triptych.Nonsense
+
+
+@pytest.mark.parametrize("path", FILES, ids=part_of)
+def test_files_are_short_or_say_why(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400 or "\n# long because " in text
+
+
+@pytest.mark.parametrize("path", FILES, ids=part_of)
+def test_source_holds_no_stub_assert_or_pickle(path: Path) -> None:
+    text = path.read_text()
+    assert "TODO" not in text
+    assert "FIXME" not in text
+    for node in ast.walk(ast.parse(text)):
+        assert not isinstance(node, ast.Assert), f"assert in line {node.lineno}"
+        if isinstance(node, ast.Name):
+            assert node.id not in FORBIDDEN_NAMES, f"{node.id} in line {node.lineno}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) != ("torch", "load"), f"torch.load in line {node.lineno}"
+    assert not FORBIDDEN_NAMES & {name.split(".")[0] for name in imports(path)}

@@ -1,0 +1,92 @@
+"""Networks by name: a fusion and a few sizes, the same for every modality unless said otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from triptych.errors import ModelError
+from triptych.model.config import BlockConfig, EncoderConfig, FusionConfig, ModelConfig, StemConfig
+from triptych.model.multimodal import Multimodal
+from triptych.schema import Modality, Schema
+
+NAMES = {"late_fusion": "late", "early_fusion": "early", "bottleneck_fusion": "bottleneck"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of every encoder and of the fusion."""
+
+    dim: int = 128
+    depth: int = 4
+    heads: int = 4
+    head_dim: int = 0  # 0 means dim / heads
+    expansion: float = 4.0  # hidden width of the channel block, in units of dim
+    mixer: str = "attention"
+    kernel: int = 7
+    patch: int = 8
+    shrink: int = 1
+    window_s: float = 0.025
+    hop_s: float = 0.010
+    mels: int = 64
+    max_tokens: int = 100
+    frames_per_token: int = 10
+    width: int = 0
+    hidden: int = 128
+    fusion_depth: int = 2
+    bottlenecks: int = 4
+    head_hidden: int = 128
+    dropout: float = 0.1
+    exits: bool = False
+
+
+def build(name: str, schema: Schema, *, modalities: Mapping[str, Mapping[str, Any]] | None = None, **sizes: Any) -> Multimodal:
+    """A network with fresh weights.
+
+    name: 'late_fusion', 'early_fusion' or 'bottleneck_fusion'; sizes: fields of `Sizes`; modalities: other sizes for
+    single modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
+    """
+    if name not in NAMES:
+        raise ModelError(f"unknown network {name!r}; known are {sorted(NAMES)}")
+    common = _sizes(Sizes(), sizes)
+    special = modalities or {}
+    if unknown := special.keys() - set(schema.names) - {m.kind for m in schema.modalities}:
+        raise ModelError(f"sizes for unknown modalities {sorted(unknown)}; the schema has {list(schema.names)}")
+    encoders = {
+        m.name: _encoder(m, _sizes(common, {**special.get(m.kind, {}), **special.get(m.name, {})}))
+        for m in schema.modalities
+    }
+    blocks = (_block(common),) * common.fusion_depth if name != "late_fusion" else ()
+    config = ModelConfig(
+        encoders=encoders,
+        fusion=FusionConfig(NAMES[name], common.dim, blocks, common.bottlenecks),
+        head_hidden=common.head_hidden,
+        dropout=common.dropout,
+        exits=common.exits,
+    )
+    return Multimodal(config, schema)
+
+
+def _sizes(base: Sizes, changes: Mapping[str, Any]) -> Sizes:
+    known = {f.name for f in dataclasses.fields(Sizes)}
+    if unknown := changes.keys() - known:
+        raise ModelError(f"unknown sizes {sorted(unknown)}; known are {sorted(known)}")
+    return dataclasses.replace(base, **changes)
+
+
+def _block(sizes: Sizes, mixer: str | None = None) -> BlockConfig:
+    return BlockConfig(
+        mixer=mixer or "attention",
+        heads=sizes.heads,
+        head_dim=sizes.head_dim or max(1, sizes.dim // sizes.heads),
+        kernel=sizes.kernel,
+        hidden=round(sizes.dim * sizes.expansion),
+    )
+
+
+def _encoder(modality: Modality, sizes: Sizes) -> EncoderConfig:
+    stem = StemConfig(**{f.name: getattr(sizes, f.name) for f in dataclasses.fields(StemConfig)})
+    depth = 0 if modality.kind == "table" else sizes.depth
+    return EncoderConfig(sizes.dim, stem, (_block(sizes, sizes.mixer),) * depth)

@@ -1,0 +1,115 @@
+"""The shape of a network as data: everything needed to rebuild it, so that pruning is a new config and sliced weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeVar
+
+from triptych.errors import ModelError
+
+T = TypeVar("T")
+Precision = Literal["float32", "int8_weights", "int8"]
+
+
+@dataclass(frozen=True)
+class StemConfig:
+    """How raw values become tokens.  Only the fields of the modality's kind are used."""
+
+    patch: int = 8  # image: pixels per side of a patch, after shrinking
+    shrink: int = 1  # image: average-pool by this factor first
+    window_s: float = 0.025  # audio: analysis window
+    hop_s: float = 0.010  # audio: window step
+    mels: int = 64  # audio: mel bands
+    max_tokens: int = 100  # audio: frames are stacked until at most this many tokens are left
+    frames_per_token: int = 10  # series
+    width: int = 0  # text: embedding width before projection to `dim`; 0 means `dim`
+    hidden: int = 128  # table: hidden width
+
+
+@dataclass(frozen=True)
+class ReduceConfig:
+    """Fewer tokens from here on: a `method` of `triptych.select` and the fraction that stays."""
+
+    method: str
+    fraction: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ModelError(f"the fraction of tokens to keep must be in (0, 1], got {self.fraction}")
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """One pre-norm block: a mixer, then a channel block, then perhaps fewer tokens."""
+
+    mixer: str = "attention"
+    heads: int = 4
+    head_dim: int = 32
+    kernel: int = 7  # depthwise: tokens per side
+    channel: str = "mlp"
+    hidden: int = 512
+    reduce: ReduceConfig | None = None
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A stem and the blocks after it."""
+
+    dim: int = 128
+    stem: StemConfig = StemConfig()
+    blocks: tuple[BlockConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How the modalities' tokens become one vector."""
+
+    name: str = "late"
+    dim: int = 128
+    blocks: tuple[BlockConfig, ...] = ()
+    bottlenecks: int = 4  # bottleneck fusion: shared tokens
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A whole network."""
+
+    encoders: Mapping[str, EncoderConfig]
+    fusion: FusionConfig = FusionConfig()
+    head_hidden: int = 128
+    dropout: float = 0.1
+    exits: bool = False  # a head per modality on its own tokens, for early exit
+    precision: Precision = "float32"
+    recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.  Raises ModelError on unknown or ill-typed keys."""
+        encoders = {name: _encoder(value) for name, value in record.get("encoders", {}).items()}
+        fusion = _make(FusionConfig, record.get("fusion", {}), blocks=_blocks)
+        return _make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
+
+
+def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
+    return _make(EncoderConfig, record, stem=lambda r: _make(StemConfig, r), blocks=_blocks)
+
+
+def _blocks(records: Any) -> tuple[BlockConfig, ...]:
+    return tuple(_make(BlockConfig, r, reduce=lambda v: None if v is None else _make(ReduceConfig, v)) for r in records)
+
+
+def _make(cls: type[T], record: Mapping[str, Any], **read: Any) -> T:
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if unknown := record.keys() - known:
+        raise ModelError(f"unknown keys {sorted(unknown)} in {cls.__name__}; known are {sorted(known)}")
+    values = {k: read[k](v) if k in read else v for k, v in record.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ModelError(f"cannot read {cls.__name__}: {error}") from error

@@ -1,0 +1,125 @@
+"""The matrix product that every part is made of, in float32 or in int8.
+
+In int8 it computes what the runtime computes: values are rounded to the integer grid and back (Jacob et al. 2018,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"), so that a network can
+be trained on the grid and exports as QuantizeLinear/DequantizeLinear pairs that ONNX Runtime turns into integer kernels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from triptych.errors import ModelError
+from triptych.model.config import Precision
+
+
+@torch.library.custom_op("triptych::quantize", mutates_args=())
+def quantize(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
+    """Round to the integer grid and back: (clip(round(x / scale) + zero) − zero) · scale.
+
+    scale, zero: () or one per index of `axis`; the type of `zero` (uint8 or int8) gives the clipping range.
+    """
+    low, high = (0, 255) if zero.dtype == torch.uint8 else (-127, 127)
+    shape = [-1 if i == axis % x.ndim else 1 for i in range(x.ndim)] if scale.ndim else []
+    scale, offset = scale.reshape(shape), zero.to(x.dtype).reshape(shape)
+    return (((x / scale).round() + offset).clamp(low, high) - offset) * scale
+
+
+@quantize.register_fake
+def _(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(x)
+
+
+def _keep_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ARG001
+    x, scale, zero, axis = inputs
+    ctx.save_for_backward(x, scale, zero)
+    ctx.axis = axis
+
+
+def _straight_through(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    x, scale, zero = ctx.saved_tensors
+    low, high = (0, 255) if zero.dtype == torch.uint8 else (-127, 127)
+    shape = [-1 if i == ctx.axis % x.ndim else 1 for i in range(x.ndim)] if scale.ndim else []
+    level = x / scale.reshape(shape) + zero.to(x.dtype).reshape(shape)
+    return gradient * ((level >= low) & (level <= high)), None, None, None
+
+
+quantize.register_autograd(_straight_through, setup_context=_keep_for_backward)
+
+
+@torch.library.custom_op("triptych::dequantize", mutates_args=())
+def dequantize(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """Integers to real values: (x − zero) · scale.  scale, zero: ()"""
+    return (x.to(torch.float32) - zero.to(torch.float32)) * scale
+
+
+@dequantize.register_fake
+def _(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:  # noqa: ARG001
+    return torch.empty(x.shape, dtype=torch.float32, device=x.device)
+
+
+class Dense(nn.Module):
+    """A linear layer whose weights, and perhaps inputs, live on the int8 grid.
+
+    precision: 'float32'; 'int8_weights' (weights on the grid, products in float32); 'int8' (inputs on the grid too,
+    after `observe`-ing calibration data).
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, precision: Precision = "float32", bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        nn.init.trunc_normal_(self.weight, std=min(0.05, inputs**-0.5))
+        self.precision: Precision = precision
+        self.observing = False
+        if precision == "int8":
+            self.register_buffer("low", torch.zeros(()))
+            self.register_buffer("high", torch.zeros(()))
+        self.low: Tensor
+        self.high: Tensor
+
+    def extra_repr(self) -> str:
+        """Shape and precision."""
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, {self.precision}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., inputs) → (..., outputs)"""
+        if self.precision == "float32":
+            return functional.linear(x, self.weight, self.bias)
+        if self.precision == "int8":
+            x = self._quantized_input(x)
+        return functional.linear(x, on_grid(self.weight), self.bias)
+
+    def _quantized_input(self, x: Tensor) -> Tensor:
+        if self.observing:
+            self.low = torch.minimum(self.low, x.detach().min().float())
+            self.high = torch.maximum(self.high, x.detach().max().float())
+            return x
+        span = (self.high - self.low).clamp(min=1e-8)
+        scale = span / 255
+        zero = (-self.low / scale).round().clamp(0, 255).to(torch.uint8)
+        return quantize(x, scale, zero, -1)
+
+
+def on_grid(weight: Tensor) -> Tensor:
+    """Symmetric int8 weights with one scale per output.  weight: (outputs, inputs) → the same shape."""
+    scale = weight.detach().abs().amax(dim=1).clamp(min=1e-8) / 127
+    return quantize(weight, scale, torch.zeros_like(scale, dtype=torch.int8), 0)
+
+
+class Embedding(nn.Module):
+    """A table of vectors, one per id, perhaps on the int8 grid with one scale per vector."""
+
+    def __init__(self, count: int, dim: int, *, precision: Precision = "float32") -> None:
+        super().__init__()
+        if count < 1:
+            raise ModelError(f"an embedding needs at least one id, got {count}")
+        self.weight = nn.Parameter(torch.randn(count, dim) * 0.02)
+        self.precision: Precision = precision
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: (batch, tokens) int64 → (batch, tokens, dim)"""
+        table = self.weight if self.precision == "float32" else on_grid(self.weight)
+        return functional.embedding(ids, table)

@@ -1,0 +1,89 @@
+"""Blocks of a mixer and a channel block (Yu et al. 2022, MetaFormer), after a stem."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+from triptych.errors import ModelError
+from triptych.model.channels import CHANNELS
+from triptych.model.config import BlockConfig, EncoderConfig, Precision
+from triptych.model.mixers import MIXERS
+from triptych.model.stems import STEMS
+from triptych.schema import Modality
+from triptych.select import METHODS, reduce
+from triptych.tokens import Tokens
+
+
+@final
+class Block(nn.Module):
+    """x + mixer(norm x), x + channel(norm x), then perhaps fewer tokens."""
+
+    def __init__(
+        self, dim: int, config: BlockConfig, *, grid: tuple[int, ...], precision: Precision, dropout: float
+    ) -> None:
+        super().__init__()
+        if config.mixer not in MIXERS or config.channel not in CHANNELS:
+            known = f"mixers {sorted(MIXERS)}, channel blocks {sorted(CHANNELS)}"
+            raise ModelError(f"unknown block {config.mixer!r} + {config.channel!r}; known are {known}")
+        if config.reduce and config.reduce.method not in METHODS:
+            raise ModelError(f"unknown token reduction {config.reduce.method!r}; known are {sorted(METHODS)}")
+        self.config = config
+        self.mix_norm = nn.LayerNorm(dim)
+        self.mixer = MIXERS[config.mixer](dim, config, grid, precision)
+        self.channel_norm = nn.LayerNorm(dim)
+        self.channel = CHANNELS[config.channel](dim, config, precision)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """tokens.x: (batch, tokens, dim) → (batch, tokens or fewer, dim)"""
+        normed = tokens.with_x(self.mix_norm(tokens.x))
+        x = tokens.x + self.dropout(self.mixer(normed))
+        x = x + self.dropout(self.channel(self.channel_norm(x)))
+        if self.config.reduce is None:
+            return tokens.with_x(x)
+        return reduce(
+            tokens.with_x(x),
+            self.config.reduce.method,
+            self.config.reduce.fraction,
+            received=lambda: self.mixer.received(normed),
+            keys=lambda: self.mixer.keys(normed),
+        )
+
+
+@final
+class Blocks(nn.Module):
+    """A run of blocks and a last norm.  The token grid is gone after the first reduction."""
+
+    def __init__(
+        self, dim: int, configs: tuple[BlockConfig, ...], *, grid: tuple[int, ...], precision: Precision, dropout: float
+    ) -> None:
+        super().__init__()
+        layers = []
+        for config in configs:
+            layers.append(Block(dim, config, grid=grid, precision=precision, dropout=dropout))
+            grid = grid if config.reduce is None else ()
+        self.layers = nn.ModuleList(layers)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """tokens.x: (batch, tokens, dim)"""
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens.with_x(self.norm(tokens.x))
+
+
+@final
+class Encoder(nn.Module):
+    """A modality's stem and blocks."""
+
+    def __init__(self, modality: Modality, config: EncoderConfig, *, precision: Precision, dropout: float) -> None:
+        super().__init__()
+        self.stem = STEMS[modality.kind](modality, config, precision)
+        self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
+
+    def forward(self, raw: Tensor) -> Tokens:
+        """raw: as in `Batch.inputs` → tokens of width `dim`"""
+        tokens: Tokens = self.blocks(self.stem(raw))
+        return tokens

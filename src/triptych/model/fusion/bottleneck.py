@@ -1,0 +1,62 @@
+"""Bottleneck fusion (Nagrani et al. 2021, MBT).  O(Σ (tokens + bottlenecks)² · dim): linear in the number of modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from triptych.model.config import FusionConfig, Precision
+from triptych.model.dense import Dense
+from triptych.model.encoder import Block
+from triptych.tokens import Tokens
+
+
+@final
+class BottleneckFusion(nn.Module):
+    """Modalities talk only through a few shared tokens, averaged over the modalities after every layer."""
+
+    def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.ModuleDict({name: Dense(dim, config.dim, precision=precision) for name, dim in dims.items()})
+        self.shared = nn.Parameter(torch.randn(config.bottlenecks, config.dim) * 0.02)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict(
+                {name: Block(config.dim, block, grid=(), precision=precision, dropout=dropout) for name in dims}
+            )
+            for block in config.blocks
+        )
+        self.norm = nn.LayerNorm(config.dim)
+        self.width = config.dim
+
+    def forward(self, streams: Mapping[str, Tokens]) -> Tensor:
+        """streams: any non-empty subset of the modalities → (batch, width)"""
+        present = [name for name in self.project if name in streams]
+        parts = {name: streams[name].with_x(self.project[name](streams[name].x)) for name in present}
+        exists = torch.stack([parts[name].real().any(dim=1) for name in present]).to(self.shared.dtype)
+        share = (exists / exists.sum(dim=0).clamp(min=1)).unsqueeze(-1).unsqueeze(-1)
+        shared = self.shared.expand(exists.shape[1], -1, -1)
+        for layer in self.layers:
+            joined = {name: layer[name](_prepend(shared, parts[name])) for name in present}
+            count = shared.shape[1]
+            shared = (torch.stack([joined[name].x[:, :count] for name in present]) * share).sum(dim=0)
+            parts = {name: _rest(joined[name], count) for name in present}
+        return self.norm(shared).mean(dim=1)
+
+
+def _prepend(shared: Tensor, tokens: Tokens) -> Tokens:
+    mask = torch.cat([torch.ones_like(shared[..., 0], dtype=torch.bool), tokens.real()], dim=1)
+    weight = None
+    if tokens.weight is not None:
+        weight = torch.cat([torch.ones_like(shared[..., 0]), tokens.weights()], dim=1)
+    return Tokens(torch.cat([shared, tokens.x], dim=1), mask, weight)
+
+
+def _rest(tokens: Tokens, count: int) -> Tokens:
+    return Tokens(
+        tokens.x[:, count:],
+        None if tokens.mask is None else tokens.mask[:, count:],
+        None if tokens.weight is None else tokens.weight[:, count:],
+    )

@@ -1,0 +1,34 @@
+"""Late fusion: concatenate one vector per modality.  O(modalities · dim), Table 1 of the survey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from triptych.model.config import FusionConfig, Precision
+from triptych.tokens import Tokens
+
+
+@final
+class LateFusion(nn.Module):
+    """Mean of each modality's tokens, side by side; a learned vector stands in for a modality that is absent."""
+
+    def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:  # noqa: ARG002
+        super().__init__()
+        self.absent = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name, dim in dims.items()})
+        self.width = sum(dims.values())
+
+    def forward(self, streams: Mapping[str, Tokens]) -> Tensor:
+        """streams: any non-empty subset of the modalities → (batch, width)"""
+        rows = len(next(iter(streams.values())).x)
+        return torch.cat([self._vector(name, streams.get(name), rows) for name in self.absent], dim=1)
+
+    def _vector(self, name: str, tokens: Tokens | None, rows: int) -> Tensor:
+        if tokens is None:
+            return self.absent[name].expand(rows, -1)
+        if tokens.mask is None:
+            return tokens.mean()
+        return torch.where(tokens.mask.any(dim=1, keepdim=True), tokens.mean(), self.absent[name])

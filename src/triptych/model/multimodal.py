@@ -1,0 +1,134 @@
+"""The network: stems and encoders → tokens per modality → fusion → head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from triptych.errors import ModelError, UnknownModality
+from triptych.model.config import ModelConfig, Precision
+from triptych.model.dense import Dense
+from triptych.model.encoder import Encoder
+from triptych.model.fusion import FUSIONS
+from triptych.schema import Modality, Schema
+from triptych.tokens import Batch, Tokens
+
+
+@final
+class Head(nn.Module):
+    """Two layers from a vector to class scores, or to a value in the target's own unit."""
+
+    def __init__(self, inputs: int, hidden: int, schema: Schema, *, precision: Precision, dropout: float) -> None:
+        super().__init__()
+        self.up = Dense(inputs, hidden, precision=precision)
+        self.out = Dense(hidden, schema.outputs, precision="float32" if precision == "float32" else "int8_weights")
+        self.dropout = nn.Dropout(dropout)
+        self.center, self.scale = schema.center, schema.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, inputs) → (batch, outputs)"""
+        out: Tensor = self.out(self.dropout(functional.gelu(self.up(x))))
+        return out if (self.center, self.scale) == (0.0, 1.0) else out * self.scale + self.center
+
+
+@final
+class Multimodal(nn.Module):
+    """Predict from whichever modalities a batch holds.  `config` and `schema` determine every shape."""
+
+    def __init__(self, config: ModelConfig, schema: Schema) -> None:
+        super().__init__()
+        if set(config.encoders) != set(schema.names):
+            raise ModelError(f"encoders for {sorted(config.encoders)}, but the schema has {sorted(schema.names)}")
+        if config.fusion.name not in FUSIONS:
+            raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
+        self.config, self.schema = config, schema
+        shared = {"precision": config.precision, "dropout": config.dropout}
+        self.encoders = nn.ModuleDict({n: Encoder(schema[n], config.encoders[n], **shared) for n in schema.names})
+        dims = {name: config.encoders[name].dim for name in schema.names}
+        self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, **shared)
+        self.head = Head(self.fusion.width, config.head_hidden, schema, **shared)
+        exits = {n: Head(dim, config.head_hidden, schema, **shared) for n, dim in dims.items()} if config.exits else {}
+        self.exits = nn.ModuleDict(exits)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Class logits (batch, classes), or values (batch, 1) in the target's unit."""
+        return self.decide(self.encode_all(batch))
+
+    def encode(self, name: str, raw: Tensor) -> Tokens:
+        """Run one modality's encoder.  raw: as in `Batch.inputs`"""
+        tokens: Tokens = self.encoders[name](raw)
+        return tokens
+
+    def encode_all(self, batch: Batch) -> dict[str, Tokens]:
+        """Run the encoders of the modalities that are there.  Raises UnknownModality."""
+        if unknown := batch.inputs.keys() - set(self.encoders):
+            raise UnknownModality(f"no encoder for {sorted(unknown)}; this model has {sorted(self.encoders)}")
+        if not batch.inputs:
+            raise UnknownModality(f"a batch without inputs; this model reads any of {sorted(self.encoders)}")
+        streams = {name: self.encode(name, batch.inputs[name]) for name in self.encoders if name in batch.inputs}
+        for name, present in batch.present.items():
+            tokens = streams[name]
+            streams[name] = Tokens(tokens.x, tokens.real() & present.unsqueeze(1), tokens.weight)
+        return streams
+
+    def decide(self, streams: Mapping[str, Tokens]) -> Tensor:
+        """Fuse any non-empty subset of the modalities' tokens and predict: (batch, outputs)."""
+        out: Tensor = self.head(self.fusion(streams))
+        return out
+
+    def exit(self, name: str, tokens: Tokens) -> Tensor:
+        """Predict from one modality alone: (batch, outputs).  Raises ModelError without exit heads."""
+        if name not in self.exits:
+            raise ModelError(f"this model has no exit head for {name!r}; build it with exits=true")
+        out: Tensor = self.exits[name](tokens.mean())
+        return out
+
+    def flops(self) -> dict[str, int]:
+        """Floating-point operations (a multiply-add is two) of one full example, per stage."""
+        batch = example_batch(self.schema)
+        streams: dict[str, Tokens] = {}
+        counts: dict[str, int] = {}
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            for name, raw in batch.inputs.items():
+                with FlopCounterMode(display=False) as counter:
+                    streams[name] = self.encode(name, raw)
+                counts[f"{name}.encode"] = counter.get_total_flops()
+            with FlopCounterMode(display=False) as counter:
+                self.decide(streams)
+        counts["decide"] = counter.get_total_flops()
+        self.train(training)
+        return counts
+
+    def parameters_by_part(self) -> dict[str, int]:
+        """Number of parameters per stage."""
+        counts = {f"{n}.encode": sum(p.numel() for p in e.parameters()) for n, e in self.encoders.items()}
+        decide = [*self.fusion.parameters(), *self.head.parameters()]
+        exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in self.exits.items()}
+        return {**counts, "decide": sum(p.numel() for p in decide), **exits}
+
+
+def example_batch(schema: Schema, rows: int = 1) -> Batch:
+    """A made batch of full-length inputs, for tracing and counting."""
+    return Batch({modality.name: example_input(modality, rows) for modality in schema.modalities})
+
+
+def example_input(modality: Modality, rows: int = 1) -> Tensor:
+    """One made raw input of full length, as in `Batch.inputs`."""
+    match modality.kind:
+        case "image":
+            return torch.full((rows, modality.height, modality.width, modality.channels), 127, dtype=torch.uint8)
+        case "audio":
+            return torch.linspace(-0.5, 0.5, rows * modality.max_samples).reshape(rows, -1)
+        case "text":
+            return torch.ones(rows, modality.max_tokens, dtype=torch.int64)
+        case "series":
+            return torch.zeros(rows, modality.frames, modality.channels)
+        case "table":
+            return torch.zeros(rows, len(modality.center))

@@ -1,0 +1,40 @@
+"""Networks on disk: `model.json` (config and schema) and `model.safetensors` (weights).  Nothing is pickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from triptych.errors import ModelError
+from triptych.model.config import ModelConfig
+from triptych.model.multimodal import Multimodal
+from triptych.schema import Schema
+
+
+def save_model(model: Multimodal, folder: str | Path) -> Path:
+    """Write a network to a folder, replacing what is there."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    record = {"config": model.config.to_dict(), "schema": model.schema.to_dict()}
+    (folder / "model.json").write_text(json.dumps(record, indent=1))
+    return folder
+
+
+def load_model(folder: str | Path) -> Multimodal:
+    """Read a network in evaluation mode.  Raises ModelError when files are missing, damaged or disagree."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "model.json").read_text())
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder} does not hold a readable model.json and model.safetensors: {error}") from error
+    model = Multimodal(ModelConfig.from_dict(record["config"]), Schema.from_dict(record["schema"]))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f"the weights in {folder} do not fit its model.json: {error}") from error
+    return model.eval()

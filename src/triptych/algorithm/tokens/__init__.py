@@ -1,0 +1,1 @@
+"""Fewer tokens between the blocks of an encoder."""

@@ -1,0 +1,50 @@
+"""Where a token reduction may go: shared by keeping and merging."""
+
+from __future__ import annotations
+
+from triptych.algorithm.rebuild import edited, rebuild
+from triptych.errors import RecipeError
+from triptych.model.config import ReduceConfig
+from triptych.model.multimodal import Multimodal
+from triptych.schema import Modality
+
+
+def reduce_tokens(
+    model: Multimodal, method: str, fraction: float, *, after: int, modalities: tuple[str, ...] | None
+) -> Multimodal:
+    """The same weights, with fewer tokens after block `after` of the encoders.  Raises RecipeError.
+
+    modalities: those that must be reduced; None means all that can be (see `obstacle`)
+    """
+    reasons = {modality.name: obstacle(model, modality, after) for modality in model.schema.modalities}
+    if unknown := set(modalities or ()) - reasons.keys():
+        raise RecipeError(f"no modality {sorted(unknown)}; this model has {sorted(reasons)}")
+    names = [name for name, reason in reasons.items() if not reason] if modalities is None else list(modalities)
+    refused = {name: reasons[name] for name in (names or reasons) if reasons[name]}
+    if refused:
+        raise RecipeError(f"cannot reduce tokens: {'; '.join(f'{n} {why}' for n, why in refused.items())}")
+    config = model.config
+    for name in names:
+        change = None if fraction == 1 else ReduceConfig(method, fraction)
+        config = edited(config, ("encoders", name, "blocks", after, "reduce"), change)
+    return rebuild(model, config)
+
+
+def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
+    """Why the tokens of a modality cannot be reduced after a block; empty when they can.
+
+    Texts are left alone: they are padded to the longest of their batch, so a share of the padded length would make an
+    answer depend on its neighbours in the batch.
+    """
+    blocks = model.config.encoders[modality.name].blocks
+    if modality.kind == "text":
+        return "is text, whose padded length differs from batch to batch"
+    if after >= len(blocks):
+        return f"has {len(blocks)} blocks, so there is none with index {after}"
+    if blocks[after].reduce is not None:
+        return f"is already reduced after block {after}; choose another block"
+    if after == len(blocks) - 1 and model.config.fusion.name == "late":
+        return f"ends with block {after}, after which nothing gets cheaper"
+    if modality.kind == "image" and any(block.mixer == "depthwise" for block in blocks[after + 1 :]):
+        return f"needs its whole grid in the convolutions after block {after}"
+    return ""

@@ -108,7 +108,8 @@ def _cost_card(
 
 
 def _ratio_interval(after: Mapping[str, Any]) -> str:
-    return words.interval(after.get("p50_ratio_interval"), lambda v: f"{words.number(v)}×")
+    low, high = after.get("p50_ratio_interval") or (None, None)
+    return f"{words.number(1 / high)}× … {words.number(1 / low)}× less, pair by pair" if low and high else ""
 
 
 def _card(

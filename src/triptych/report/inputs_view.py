@@ -69,7 +69,7 @@ def _image(name: str, given: Mapping[str, Any]) -> Html:
     source = str(given.get("src", ""))
     if not source.startswith("data:image/"):
         return el("p", "no picture", class_="absent")
-    return el("img", src=source, alt=name, width=given.get("width"), height=given.get("height"), loading="lazy")
+    return el("img", src=source, alt=name, width=given.get("width"), height=given.get("height"))
 
 
 def _audio(name: str, given: Mapping[str, Any]) -> Html:

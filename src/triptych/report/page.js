@@ -1,7 +1,8 @@
 "use strict";
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const W = 960, H = 430, LEFT = 74, RIGHT = 28, TOP = 24, BOTTOM = 54;
+  const H = 430, LEFT = 74, RIGHT = 28, TOP = 24, BOTTOM = 54;
+  let W = 960;  // follows the page, so that text keeps its size on a narrow screen
 
   const make = (name, attributes = {}, text = "") => {
     const node = document.createElementNS(SVG, name);
@@ -46,7 +47,7 @@
     const x = (v) => LEFT + ((to(v) - to(x0)) / (to(x1) - to(x0))) * (W - LEFT - RIGHT);
     const share = (v) => (v - y0) / (y1 - y0);
     const y = (v) => TOP + (data.lowerIsBetter ? share(v) : 1 - share(v)) * (H - TOP - BOTTOM);
-    return { x, y, xTicks: log ? decades(x0, x1) : nice(x0, x1, 7), yTicks: nice(y0, y1, 6) };
+    return { x, y, xTicks: log ? decades(x0, x1) : nice(x0, x1, Math.max(4, W / 130)), yTicks: nice(y0, y1, 6) };
   }
 
   function frame(svg, data, axis, s) {
@@ -61,12 +62,12 @@
     }
     let last = -Infinity;
     for (const v of s.xTicks) {
-      if (s.x(v) - last < 58) continue;
+      if (s.x(v) - last < 58 || s.x(v) > W - RIGHT - 12) continue;
       last = s.x(v);
       svg.append(make("line", { class: "grid", x1: last, x2: last, y1: H - BOTTOM, y2: H - BOTTOM + 5 }));
       svg.append(make("text", { x: last, y: H - BOTTOM + 20, "text-anchor": "middle" }, unit(v)));
     }
-    svg.append(make("text", { x: (LEFT + W - RIGHT) / 2, y: H - 10, "text-anchor": "middle" }, `${axis.name}: ${axis.about}`));
+    svg.append(make("text", { x: (LEFT + W - RIGHT) / 2, y: H - 10, "text-anchor": "middle" }, W > 600 ? `${axis.name}: ${axis.about}` : axis.name));
     const better = data.lowerIsBetter ? `${data.metric} (lower is better, drawn upwards)` : data.metric;
     svg.append(make("text", { x: 16, y: (TOP + H - BOTTOM) / 2, "text-anchor": "middle", transform: `rotate(-90 16 ${(TOP + H - BOTTOM) / 2})` }, better));
     if (axis.limit) {
@@ -118,6 +119,7 @@
 
   function draw(holder, data, axis) {
     holder.replaceChildren();
+    W = Math.max(320, Math.min(1100, holder.clientWidth || 960));
     const tip = document.createElement("div");
     tip.className = "tip";
     tip.hidden = true;
@@ -169,11 +171,19 @@
   if (holder) {
     const data = JSON.parse(document.getElementById("scatter-data").textContent);
     const buttons = [...document.querySelectorAll("button[data-axis]")];
+    let axis = data.axes[0];
     buttons.forEach((button) => button.addEventListener("click", () => {
       press(buttons, button);
-      draw(holder, data, data.axes.find((a) => a.key === button.dataset.axis));
+      axis = data.axes.find((a) => a.key === button.dataset.axis);
+      draw(holder, data, axis);
     }));
-    draw(holder, data, data.axes[0]);
+    let width = 0;
+    new ResizeObserver(() => {
+      if (holder.clientWidth === width) return;
+      width = holder.clientWidth;
+      requestAnimationFrame(() => draw(holder, data, axis));
+    }).observe(holder);
+    draw(holder, data, axis);
   }
 
   const choices = [...document.querySelectorAll("button[data-show]")];

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 from triptych.report import figures, headline, inputs_view
 from triptych.report.markup import Html, el
@@ -49,7 +51,7 @@ def page(run: RunRecord) -> str:
 
 
 def _header(run: RunRecord) -> Html:
-    kinds = ", ".join(f"{m.get('name')} ({m.get('kind')})" for m in run.schema.get("modalities", ()))
+    kinds = ", ".join(_named(m) for m in run.schema.get("modalities", ()))
     return el(
         "header",
         el("div", LOGO, el("span", "Triptych"), class_="brand"),
@@ -57,6 +59,11 @@ def _header(run: RunRecord) -> Html:
         el("p", f"{run.task.capitalize()} of “{run.schema.get('target', 'target')}” from {kinds}.", class_="lede"),
         headline.verdict(run),
     )
+
+
+def _named(modality: Mapping[str, Any]) -> str:
+    name, kind = str(modality.get("name")), str(modality.get("kind"))
+    return name if name == kind else f"{name} ({kind})"
 
 
 def _sections(run: RunRecord) -> list[Html]:

@@ -81,10 +81,11 @@ def _front(run: RunRecord, figure: Any) -> None:
         axes.invert_yaxis()
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    axes.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:e}"[0] in "25" else "")
+    axes.xaxis.set_minor_formatter(lambda v, _: f"{v:g}" if f"{v:.1e}"[0] in "235" else "")
+    axes.tick_params(which="minor", labelsize=8, colors=SOFT)
     axes.set_xlabel("median latency, ms (dashed: budget)", color=SOFT, fontsize=9)
     axes.set_ylabel(words.METRICS.get(run.metric, run.metric), color=SOFT, fontsize=9)
-    axes.set_title(_label(f"{run.dataset}: quality against latency"), fontsize=10, loc="left", color=INK)
+    axes.set_title(f"{_label(run.dataset)}: quality against latency", fontsize=10, loc="left", color=INK)
 
 
 def _steps(run: RunRecord, figure: Any) -> None:

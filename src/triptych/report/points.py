@@ -9,9 +9,9 @@ from triptych.report import words
 from triptych.report.model import RunRecord, plain
 
 AXES = (
-    ("p50_s", "Latency", "median seconds per example, batch of one", words.seconds),
+    ("p50_s", "Latency", "median time for one example", words.seconds),
     ("size_bytes", "Size", "bytes that must be shipped", words.size),
-    ("peak_bytes", "Memory", "peak bytes above the bare interpreter", words.size),
+    ("peak_bytes", "Memory", "peak above the bare interpreter", words.size),
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 NOT_MEASURED = "–"
+NBSP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 LOWER_IS_BETTER = frozenset({"mae"})
 SHARES = frozenset({"accuracy", "acc2"})
 
@@ -37,11 +38,11 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NOT_MEASURED
     if value >= 90:
-        return f"{value / 60:.1f} min"
+        return f"{value / 60:.1f}{NBSP}min"
     for scale, unit in ((1, "s"), (1e-3, "ms")):
         if abs(value) >= scale:
-            return f"{number(value / scale)} {unit}"
-    return f"{number(value / 1e-6)} µs"
+            return f"{number(value / scale)}{NBSP}{unit}"
+    return f"{number(value / 1e-6)}{NBSP}µs"
 
 
 def size(value: float | None) -> str:
@@ -50,8 +51,8 @@ def size(value: float | None) -> str:
         return NOT_MEASURED
     for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(value) >= scale:
-            return f"{number(value / scale)} {unit}"
-    return f"{value:.0f} B"
+            return f"{number(value / scale)}{NBSP}{unit}"
+    return f"{value:.0f}{NBSP}B"
 
 
 def count(value: float | None) -> str:
@@ -60,7 +61,7 @@ def count(value: float | None) -> str:
         return NOT_MEASURED
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= scale:
-            return f"{number(value / scale)} {unit}"
+            return f"{number(value / scale)}{NBSP}{unit}"
     return f"{value:.0f}"
 
 
@@ -68,14 +69,14 @@ def joules(value: float | None) -> str:
     """An energy."""
     if value is None:
         return NOT_MEASURED
-    return f"{number(value)} J" if abs(value) >= 0.1 else f"{number(value * 1e3)} mJ"
+    return f"{number(value)}{NBSP}J" if abs(value) >= 0.1 else f"{number(value * 1e3)}{NBSP}mJ"
 
 
 def quality(value: float | None, metric: str) -> str:
     """A quality in its metric's own form: a share in percent, the others as they are."""
     if value is None:
         return NOT_MEASURED
-    return f"{100 * value:.1f} %" if metric in SHARES else minus(f"{value:.3f}")
+    return f"{100 * value:.1f}{NBSP}%" if metric in SHARES else minus(f"{value:.3f}")
 
 
 def difference(value: float | None, metric: str) -> str:
@@ -83,7 +84,7 @@ def difference(value: float | None, metric: str) -> str:
     if value is None:
         return NOT_MEASURED
     sign = "+" if value > 0 else "−" if value < 0 else "±"
-    return f"{sign}{100 * abs(value):.1f} points" if metric in SHARES else f"{sign}{abs(value):.3f}"
+    return f"{sign}{100 * abs(value):.1f}{NBSP}points" if metric in SHARES else f"{sign}{abs(value):.3f}"
 
 
 def interval(pair: Sequence[float | None] | None, one: Any) -> str:
@@ -108,4 +109,4 @@ def change(before: float | None, after: float | None) -> str:
     if not before or after is None:
         return ""
     percent = 100 * (after / before - 1)
-    return "±0 %" if abs(percent) < 0.5 else minus(f"{percent:+.0f} %")
+    return f"±0{NBSP}%" if abs(percent) < 0.5 else minus(f"{percent:+.0f}{NBSP}%")

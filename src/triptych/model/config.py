@@ -18,7 +18,7 @@ class StemConfig:
     """How raw values become tokens.  Only the fields of the modality's kind are used."""
 
     patch: int = 8  # image: pixels per side of a patch, after shrinking
-    shrink: int = 1  # image: average-pool by this factor first
+    shrink: int = 1  # image, audio: average-pool pixels or samples by this factor first
     window_s: float = 0.025  # audio: analysis window
     hop_s: float = 0.010  # audio: window step
     mels: int = 64  # audio: mel bands

@@ -32,13 +32,13 @@ def _(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:  # noqa: ARG
     return torch.empty_like(x)
 
 
-def _keep_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ARG001
+def _keep_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
     x, scale, zero, axis = inputs
     ctx.save_for_backward(x, scale, zero)
     ctx.axis = axis
 
 
-def _straight_through(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _straight_through(ctx, gradient: Tensor):  # type: ignore[no-untyped-def]
     x, scale, zero = ctx.saved_tensors
     low, high = (0, 255) if zero.dtype == torch.uint8 else (-127, 127)
     shape = [-1 if i == ctx.axis % x.ndim else 1 for i in range(x.ndim)] if scale.ndim else []
@@ -50,13 +50,17 @@ quantize.register_autograd(_straight_through, setup_context=_keep_for_backward)
 
 
 @torch.library.custom_op("triptych::dequantize", mutates_args=())
-def dequantize(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """Integers to real values: (x − zero) · scale.  scale, zero: ()"""
-    return (x.to(torch.float32) - zero.to(torch.float32)) * scale
+def dequantize(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
+    """Integers to real values: (x − zero) · scale.
+
+    scale, zero: () or one per index of `axis`
+    """
+    shape = [-1 if i == axis % x.ndim else 1 for i in range(x.ndim)] if scale.ndim else []
+    return (x.to(torch.float32) - zero.to(torch.float32).reshape(shape)) * scale.reshape(shape)
 
 
 @dequantize.register_fake
-def _(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:  # noqa: ARG001
+def _(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:  # noqa: ARG001
     return torch.empty(x.shape, dtype=torch.float32, device=x.device)
 
 
@@ -89,37 +93,52 @@ class Dense(nn.Module):
         if self.precision == "float32":
             return functional.linear(x, self.weight, self.bias)
         if self.precision == "int8":
-            x = self._quantized_input(x)
-        return functional.linear(x, on_grid(self.weight), self.bias)
+            x = self._on_input_grid(x)
+        scale = self.weight_scale()
+        weight = quantize(self.weight, scale, torch.zeros_like(scale, dtype=torch.int8), 0)
+        return functional.linear(x, weight, self.bias)
 
-    def _quantized_input(self, x: Tensor) -> Tensor:
+    def weight_scale(self) -> Tensor:
+        """Symmetric step size per output: (outputs,)."""
+        return self.weight.detach().abs().amax(dim=1).clamp(min=1e-8) / 127
+
+    def input_grid(self) -> tuple[Tensor, Tensor]:
+        """Step size and zero point of the inputs, from the range seen while observing: () float32, () uint8."""
+        scale = (self.high - self.low).clamp(min=1e-8) / 255
+        return scale, (-self.low / scale).round().clamp(0, 255).to(torch.uint8)
+
+    def _on_input_grid(self, x: Tensor) -> Tensor:
         if self.observing:
             self.low = torch.minimum(self.low, x.detach().min().float())
             self.high = torch.maximum(self.high, x.detach().max().float())
             return x
-        span = (self.high - self.low).clamp(min=1e-8)
-        scale = span / 255
-        zero = (-self.low / scale).round().clamp(0, 255).to(torch.uint8)
-        return quantize(x, scale, zero, -1)
-
-
-def on_grid(weight: Tensor) -> Tensor:
-    """Symmetric int8 weights with one scale per output.  weight: (outputs, inputs) → the same shape."""
-    scale = weight.detach().abs().amax(dim=1).clamp(min=1e-8) / 127
-    return quantize(weight, scale, torch.zeros_like(scale, dtype=torch.int8), 0)
+        return quantize(x, *self.input_grid(), -1)
 
 
 class Embedding(nn.Module):
-    """A table of vectors, one per id, perhaps on the int8 grid with one scale per vector."""
+    """A table of vectors, perhaps on the int8 grid with one step size per column."""
 
     def __init__(self, count: int, dim: int, *, precision: Precision = "float32") -> None:
         super().__init__()
         if count < 1:
-            raise ModelError(f"an embedding needs at least one id, got {count}")
+            raise ModelError(f"an embedding needs at least one row, got {count}")
         self.weight = nn.Parameter(torch.randn(count, dim) * 0.02)
         self.precision: Precision = precision
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: (batch, tokens) int64 → (batch, tokens, dim)"""
-        table = self.weight if self.precision == "float32" else on_grid(self.weight)
-        return functional.embedding(ids, table)
+        return functional.embedding(ids, self._table())
+
+    def rows(self, count: int) -> Tensor:
+        """The first rows, as for positions: (count, dim)."""
+        return self._table()[:count]
+
+    def column_scale(self) -> Tensor:
+        """Symmetric step size per column: (dim,)."""
+        return self.weight.detach().abs().amax(dim=0).clamp(min=1e-8) / 127
+
+    def _table(self) -> Tensor:
+        if self.precision == "float32":
+            return self.weight
+        scale = self.column_scale()
+        return quantize(self.weight, scale, torch.zeros_like(scale, dtype=torch.int8), 1)

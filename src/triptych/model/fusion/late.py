@@ -23,7 +23,7 @@ class LateFusion(nn.Module):
 
     def forward(self, streams: Mapping[str, Tokens]) -> Tensor:
         """streams: any non-empty subset of the modalities → (batch, width)"""
-        rows = len(next(iter(streams.values())).x)
+        rows = next(iter(streams.values())).x.shape[0]
         return torch.cat([self._vector(name, streams.get(name), rows) for name in self.absent], dim=1)
 
     def _vector(self, name: str, tokens: Tokens | None, rows: int) -> Tensor:

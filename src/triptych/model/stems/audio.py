@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
-from triptych.model.dense import Dense
+from triptych.model.dense import Dense, Embedding
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
@@ -22,59 +22,70 @@ class AudioStem(nn.Module):
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__()
         stem = encoder.stem
-        self.window = round(stem.window_s * modality.sample_rate)
-        self.hop = round(stem.hop_s * modality.sample_rate)
-        self.mels = stem.mels
-        frames = max(1, -(-modality.max_samples // self.hop))
+        self.shrink, self.mels, self.rate = stem.shrink, stem.mels, modality.sample_rate / stem.shrink
+        self.window, self.hop = round(stem.window_s * self.rate), round(stem.hop_s * self.rate)
+        frames = max(1, -(-modality.max_samples // (self.hop * self.shrink)))
         self.run = -(-frames // stem.max_tokens)
         self.tokens = -(-frames // self.run)
         self.grid: tuple[int, ...] = (self.tokens,)
-        self.frames = self.tokens * self.run
-        self.samples = (self.frames - 1) * self.hop + self.window
-        self.rate = modality.sample_rate
+        self.samples = ((self.tokens * self.run - 1) * self.hop + self.window) * self.shrink
         self.project = Dense(self.run * stem.mels, encoder.dim, precision=precision)
-        self.position = nn.Parameter(torch.randn(self.tokens, encoder.dim) * 0.02)
-        self.register_buffer("fourier", fourier_filters(self.window), persistent=False)
+        self.position = Embedding(self.tokens, encoder.dim, precision=precision)
+        self.register_buffer("hann", hann(self.window), persistent=False)
         self.register_buffer("bank", mel_bank(self.window, self.rate, self.mels), persistent=False)
-        self.fourier: Tensor
+        self.hann: Tensor
         self.bank: Tensor
 
     def forward(self, wave: Tensor) -> Tokens:
         """wave: (batch, samples) float32"""
         wave = functional.pad(wave[:, : self.samples], (0, max(0, self.samples - wave.shape[1])), value=math.nan)
         silent = wave.isnan()
-        mask = ~silent[:, :: self.hop * self.run][:, : self.tokens]
-        x = self.log_mel(wave.masked_fill(silent, 0.0))
-        x = x.unflatten(1, (self.tokens, self.run)).flatten(2)
-        return Tokens(self.project(x) + self.position, mask)
+        mask = ~silent[:, :: self.hop * self.shrink * self.run][:, : self.tokens]
+        wave = wave.masked_fill(silent, 0.0)
+        if self.shrink > 1:
+            wave = wave.unflatten(1, (-1, self.shrink)).mean(dim=2)
+        x = self.log_mel(wave).unflatten(1, (self.tokens, self.run)).flatten(2)
+        return Tokens(self.project(x) + self.position.rows(self.tokens), mask)
 
     def log_mel(self, wave: Tensor) -> Tensor:
         """wave: (batch, samples) → (batch, frames, mels), about zero mean and unit spread for speech"""
-        parts = functional.conv1d(wave.unsqueeze(1), self.fourier, stride=self.hop)
+        return ((self._power(wave) @ self._bank()).clamp(min=1e-6).log() + 4.0) / 4.0
+
+    def _power(self, wave: Tensor) -> Tensor:
+        """Power per frame and frequency bin, by the fast transform or, in a graph, by a convolution that runtimes run fast."""
+        if not torch.compiler.is_exporting():
+            return torch.fft.rfft(wave.unfold(1, self.window, self.hop) * self.hann).abs().square()
+        parts = functional.conv1d(wave.unsqueeze(1), fourier_filters(self.window), stride=self.hop)
         real, imaginary = parts.chunk(2, dim=1)
-        power = (real * real + imaginary * imaginary).transpose(1, 2)
-        return ((power @ self.bank).clamp(min=1e-6).log() + 4.0) / 4.0
+        return (real * real + imaginary * imaginary).transpose(1, 2)
+
+    def _bank(self) -> Tensor:
+        """In a graph a formula, which is smaller than the matrix that it gives."""
+        return mel_bank(self.window, self.rate, self.mels) if torch.compiler.is_exporting() else self.bank
+
+
+def hann(window: int) -> Tensor:
+    """Hann window with unit power gain: (window,)."""
+    return (1 - (torch.arange(window) * (2 * math.pi / window)).cos()) / math.sqrt(window)
 
 
 def fourier_filters(window: int) -> Tensor:
     """Hann-windowed cosines and sines, one pair per frequency bin: (2·(window//2 + 1), 1, window)."""
-    time = torch.arange(window, dtype=torch.float64)
-    bins = torch.arange(window // 2 + 1, dtype=torch.float64)
-    angle = 2 * math.pi * torch.outer(bins, time) / window
-    hann = torch.hann_window(window, periodic=True, dtype=torch.float64) * 2 / math.sqrt(window)
-    return torch.cat([angle.cos() * hann, angle.sin() * hann]).unsqueeze(1).float()
+    time = torch.arange(window)
+    turn = (torch.arange(window // 2 + 1).unsqueeze(1) * time) % window * (2 * math.pi / window)
+    return (torch.cat([turn.cos(), turn.sin()]) * hann(window)).unsqueeze(1)
 
 
-def mel_bank(window: int, rate: int, mels: int) -> Tensor:
-    """Triangles evenly spaced on the mel scale from 20 Hz to half the rate: (window//2 + 1, mels)."""
-    top = 2595 * math.log10(1 + rate / 2 / 700)
-    low = 2595 * math.log10(1 + 20 / 700)
-    edges = 700 * (10 ** (torch.linspace(low, top, mels + 2, dtype=torch.float64) / 2595) - 1)
-    bins = torch.arange(window // 2 + 1, dtype=torch.float64).unsqueeze(1) * rate / window
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+def mel_bank(window: int, rate: float, mels: int) -> Tensor:
+    """Triangles evenly spaced on the mel scale from 20 Hz to half the rate, each summing to one: (window//2 + 1, mels).
+
+    A triangle is never narrower than two bins, so that none is empty.
+    """
+    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (20, rate / 2))
+    edges = 700 * (10 ** (torch.linspace(low, high, mels + 2) / 2595) - 1)
+    bins = (torch.arange(window // 2 + 1) * (rate / window)).unsqueeze(1)
+    middle, least = edges[1:-1], rate / window
+    rising = (bins - middle) / (middle - edges[:-2]).clamp(min=least) + 1
+    falling = (middle - bins) / (edges[2:] - middle).clamp(min=least) + 1
     bank = torch.minimum(rising, falling).clamp(min=0)
-    nearest = (edges[1:-1] * window / rate).round().long().clamp(max=window // 2)
-    empty = bank.sum(dim=0) == 0
-    bank[nearest[empty], empty.nonzero().squeeze(1)] = 1.0
-    return (bank / bank.sum(dim=0)).float()
+    return bank / bank.sum(dim=0).clamp(min=1e-3)

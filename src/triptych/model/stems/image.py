@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
-from triptych.model.dense import Dense, dequantize
+from triptych.model.dense import Dense, Embedding, dequantize
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
@@ -29,7 +29,7 @@ class ImageStem(nn.Module):
         self.tokens = self.grid[0] * self.grid[1]
         self.size = (modality.height, modality.width)
         self.project = Dense(self.patch**2 * modality.channels, encoder.dim, precision=precision)
-        self.position = nn.Parameter(torch.randn(self.tokens, encoder.dim) * 0.02)
+        self.position = Embedding(self.tokens, encoder.dim, precision=precision)
         self.register_buffer("pixel_scale", torch.tensor(1 / 64), persistent=False)
         self.register_buffer("pixel_zero", torch.tensor(128, dtype=torch.uint8), persistent=False)
         self.pixel_scale: Tensor
@@ -37,7 +37,7 @@ class ImageStem(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tokens:
         """pixels: (batch, height, width, channels) uint8"""
-        return Tokens(self.project(self._patches(pixels)) + self.position)
+        return Tokens(self.project(self._patches(pixels)) + self.position.rows(self.tokens))
 
     def _patches(self, pixels: Tensor) -> Tensor:
         step = self.patch * self.shrink
@@ -47,6 +47,6 @@ class ImageStem(nn.Module):
         cells = (self.grid[0], self.patch, self.shrink, self.grid[1], self.patch, self.shrink)
         split = pixels.reshape(pixels.shape[0], *cells, pixels.shape[3]).permute(0, 1, 4, 2, 5, 7, 3, 6)
         if self.shrink == 1:
-            return dequantize(split.flatten(3).flatten(1, 2), self.pixel_scale, self.pixel_zero)
-        shrunk = dequantize(split.flatten(6), self.pixel_scale, self.pixel_zero).mean(dim=-1)
+            return dequantize(split.flatten(3).flatten(1, 2), self.pixel_scale, self.pixel_zero, 0)
+        shrunk = dequantize(split.flatten(6), self.pixel_scale, self.pixel_zero, 0).mean(dim=-1)
         return shrunk.flatten(3).flatten(1, 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
-from triptych.model.dense import Dense
+from triptych.model.dense import Dense, Embedding
 from triptych.model.stems.robust import RobustScale
 from triptych.schema import Modality
 from triptych.tokens import Tokens
@@ -32,7 +32,7 @@ class SeriesStem(nn.Module):
         self.frames = self.tokens * self.run
         self.scale = RobustScale(modality)
         self.project = Dense(2 * self.run * modality.channels, encoder.dim, precision=precision)
-        self.position = nn.Parameter(torch.randn(self.tokens, encoder.dim) * 0.02)
+        self.position = Embedding(self.tokens, encoder.dim, precision=precision)
 
     def forward(self, series: Tensor) -> Tokens:
         """series: (batch, frames, channels) float32"""
@@ -41,4 +41,4 @@ class SeriesStem(nn.Module):
         x, missing = self.scale(series)
         x = torch.cat([x, missing.to(x.dtype)], dim=-1).unflatten(1, (self.tokens, self.run)).flatten(2)
         mask = ~missing.unflatten(1, (self.tokens, self.run)).flatten(2).all(dim=2)
-        return Tokens(self.project(x) + self.position, mask)
+        return Tokens(self.project(x) + self.position.rows(self.tokens), mask)

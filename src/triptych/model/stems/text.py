@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from triptych.model.config import EncoderConfig, Precision
@@ -24,8 +23,8 @@ class TextStem(nn.Module):
         self.tokens = modality.max_tokens
         self.embed = Embedding(modality.vocabulary, width, precision=precision)
         self.project = Dense(width, encoder.dim, precision=precision) if width != encoder.dim else nn.Identity()
-        self.position = nn.Parameter(torch.randn(modality.max_tokens, encoder.dim) * 0.02)
+        self.position = Embedding(modality.max_tokens, encoder.dim, precision=precision)
 
     def forward(self, ids: Tensor) -> Tokens:
         """ids: (batch, tokens) int64"""
-        return Tokens(self.project(self.embed(ids)) + self.position[: ids.shape[1]], ids != 0)
+        return Tokens(self.project(self.embed(ids)) + self.position.rows(ids.shape[1]), ids != 0)

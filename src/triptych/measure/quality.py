@@ -48,6 +48,15 @@ def usable(targets: NDArray[Any], schema: Schema) -> NDArray[np.bool_]:
     return np.asarray(known & (targets != 0) if schema.metric == "acc2" else known)
 
 
+def defined(targets: NDArray[Any], schema: Schema) -> bool:
+    """Whether the metric has a value: it needs a usable row, auroc rows of both classes.  targets: (rows,)"""
+    known = targets[usable(targets, schema)]
+    if schema.metric != "auroc":
+        return len(known) > 0
+    positive = known == schema.classes.index(schema.positive)
+    return bool(positive.any() and not positive.all())
+
+
 def quality(outputs: Floats, targets: NDArray[Any], schema: Schema) -> float:
     """The schema's metric.  outputs: (rows, outputs); targets: (rows,).  Raises MeasureError if it is undefined."""
     kept, known = _known(outputs, targets, schema)

@@ -1,0 +1,79 @@
+"""The machine and the software that a measurement holds for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("triptych", "numpy", "onnxruntime", "torch", "safetensors", "tokenizers", "pillow", "soundfile")
+_CPUINFO = Path("/proc/cpuinfo")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def environment(*, threads: int) -> dict[str, Any]:
+    """Processor, memory, operating system, package versions and source commit, as plain JSON values."""
+    return {
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": memory_bytes(),
+        "threads": threads,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": versions(_PACKAGES),
+        "commit": commit(Path(__file__)),
+    }
+
+
+def cpu_model(cpuinfo: Path = _CPUINFO) -> str:
+    """Name of the processor, or its architecture where the system does not tell."""
+    return _field(cpuinfo, "model name") or platform.processor() or platform.machine()
+
+
+def memory_bytes(meminfo: Path = _MEMINFO) -> int | None:
+    """Installed memory; None where the system does not tell."""
+    found = _field(meminfo, "MemTotal")
+    return int(found.split()[0]) * 1024 if found else None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(source: Path) -> str | None:
+    """Git commit of the checkout that holds a source file, '+changes' if it was edited; None outside a checkout."""
+    git = shutil.which("git")
+    if git is None or _git(git, source, "ls-files", "--error-unmatch", source.name) is None:
+        return None
+    head = _git(git, source, "rev-parse", "HEAD")
+    if head is None:
+        return None
+    return f"{head}+changes" if _git(git, source, "status", "--porcelain", "--untracked-files=no") else head
+
+
+def _git(git: str, source: Path, *arguments: str) -> str | None:
+    done = subprocess.run([git, "-C", str(source.parent), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _field(path: Path, name: str) -> str | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), None)

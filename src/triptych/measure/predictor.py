@@ -1,0 +1,120 @@
+"""What a worker drives: a bundle through the runtime (no torch), or a saved model through torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inputs = Mapping[str, NDArray[Any]]
+
+
+class Predictor(Protocol):
+    """One loaded candidate.  Inputs are raw and have a batch axis."""
+
+    names: tuple[str, ...]
+    batch: int
+
+    def run(self, inputs: Inputs) -> NDArray[Any]:
+        """Predict.  Returns (batch, outputs)."""
+        ...
+
+    def parts(self, inputs: Inputs, repeat: int) -> dict[str, list[float]]:
+        """Seconds of each stage, `repeat` times."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Parameter count, operations per part and library versions."""
+        ...
+
+
+class BundlePredictor:
+    """A bundle folder, one example at a time, with what a device without torch would load."""
+
+    batch = 1
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        from triptych.system.runtime import Bundle
+
+        self._bundle = Bundle.load(folder, threads=threads)
+        self.names = tuple(self._bundle.schema.names)
+
+    def run(self, inputs: Inputs) -> NDArray[Any]:
+        """Predict.  Returns (batch, outputs)."""
+        return np.asarray(self._bundle.run(inputs))
+
+    def parts(self, inputs: Inputs, repeat: int) -> dict[str, list[float]]:
+        """Seconds of each stage, `repeat` times."""
+        return dict(self._bundle.profile(inputs, repeat))
+
+    def describe(self) -> dict[str, Any]:
+        """Parameter count, operations per part and library versions."""
+        from importlib.metadata import version
+
+        manifest = self._bundle.manifest
+        return {
+            "params": manifest.get("params"),
+            "flops": dict(manifest.get("flops") or {}),
+            "versions": {"onnxruntime": version("onnxruntime")},
+        }
+
+
+class ModelPredictor:
+    """A saved model folder, in torch."""
+
+    batch = 32
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import torch
+
+        from triptych.model import load_model
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        self._model = load_model(folder).eval()
+        self.names = tuple(self._model.schema.names)
+
+    def run(self, inputs: Inputs) -> NDArray[Any]:
+        """Predict.  Returns (batch, outputs)."""
+        import torch
+
+        from triptych.tokens import Batch
+
+        with torch.inference_mode():
+            output = self._model(Batch({name: torch.from_numpy(value) for name, value in inputs.items()}))
+        return np.asarray(output.float().numpy())
+
+    def parts(self, inputs: Inputs, repeat: int) -> dict[str, list[float]]:
+        """Seconds of each modality's encoder and of everything behind them, `repeat` times."""
+        import torch
+
+        model, raw = self._model, {name: torch.from_numpy(value) for name, value in inputs.items()}
+        with torch.inference_mode():
+            streams = {name: model.encode(name, value) for name, value in raw.items()}
+            steps: dict[str, Callable[[], object]] = {
+                f"{name}.encode": lambda name=name, value=value: model.encode(name, value)  # type: ignore[misc]
+                for name, value in raw.items()
+            }
+            steps["decide"] = lambda: model.decide(streams)
+            return {stage: _seconds(step, repeat) for stage, step in steps.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Parameter count, operations per part and library versions."""
+        from importlib.metadata import version
+
+        params = sum(p.numel() for p in self._model.parameters())
+        return {"params": params, "flops": dict(self._model.flops()), "versions": {"torch": version("torch")}}
+
+
+def _seconds(step: Callable[[], object], repeat: int) -> list[float]:
+    step()
+    taken = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - start)
+    return taken

@@ -1,0 +1,141 @@
+"""Finding bad rows: each is one clear error, or is dropped and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from triptych.data.declare import Declaration
+from triptych.data.decode import decode
+from triptych.data.feed import Feed, Table
+from triptych.errors import DataError
+from triptych.schema import Modality, Schema
+
+Array = NDArray[Any]
+OnBad = Literal["error", "drop"]
+_SHOWN = 12
+
+
+class Sieve:
+    """The rows of a table that are still good."""
+
+    def __init__(self, table: Table, on_bad: OnBad) -> None:
+        self.table, self.on_bad = table, on_bad
+        self.keep = np.ones(len(table), bool)
+        self.reasons: dict[int, str] = {}
+
+    def reject(self, bad: Array, reason: str, column: str, explain: Callable[[int], str]) -> None:
+        """Raise DataError about the first bad row, or drop them all.  bad: (rows,) bool"""
+        rows = np.flatnonzero(bad & self.keep)
+        if not len(rows):
+            return
+        if self.on_bad == "error":
+            more = f"; {len(rows) - 1} more rows are like it" if len(rows) > 1 else ""
+            where, why = self.table.where(rows[0], column), explain(int(rows[0]))
+            raise DataError(f"{where}: {why}, or leave such rows out with on_bad='drop'{more}")
+        self.keep[rows] = False
+        self.reasons.update(dict.fromkeys(rows.tolist(), reason))
+
+    def dropped(self, rows: Array) -> Counter[str]:
+        """How many of the given rows were dropped, by reason."""
+        return Counter(self.reasons[row] for row in rows.tolist() if row in self.reasons)
+
+
+def check_duplicates(sieves: Iterable[Sieve]) -> None:
+    """Reject a row whose id was seen before, in any split."""
+    seen: dict[str, str] = {}
+    for sieve in sieves:
+        if "id" not in sieve.table.table.column_names:
+            continue
+        ids = sieve.table.ids.tolist()
+        bad = np.zeros(len(ids), bool)
+        for row, name in enumerate(ids):
+            bad[row] = name in seen
+            seen.setdefault(name, f"{sieve.table.name} row {row}")
+        sieve.reject(bad, "duplicate id", "id", partial(_explain_duplicate, ids, seen))
+
+
+def _explain_duplicate(ids: list[str], seen: dict[str, str], row: int) -> str:
+    return f"{seen[ids[row]]} has the same id; make ids unique"
+
+
+def read_targets(sieve: Sieve, target: Declaration | Schema, column: str) -> Array:
+    """Targets as (rows,) int64 class index or float32 value; rows without a good one are rejected."""
+    if column not in sieve.table.table.column_names:
+        available = sieve.table.table.column_names
+        raise DataError(f"{sieve.table.name}: the target column {column!r} is missing; the table has {available}")
+    values = sieve.table.table[column]
+    return _class_targets(sieve, values, target.classes, column) if target.classes else _values(sieve, values, column)
+
+
+def check_presence(sieve: Sieve, modalities: Iterable[Modality]) -> None:
+    """Reject rows whose every modality is missing."""
+    modalities = tuple(modalities)
+    present = np.logical_or.reduce([Feed(sieve.table, m).present for m in modalities])
+    columns = ", ".join(m.column for m in modalities)
+    sieve.reject(~present, "no modality", columns, lambda _: "every modality is missing; fill in at least one")
+
+
+def check_values(sieve: Sieve, modality: Modality) -> None:
+    """Decode every row once and drop those that fail; does nothing where errors are wanted, they come on access."""
+    if sieve.on_bad == "error" or (modality.kind == "text" and not modality.tokenizer):
+        return
+    feed = Feed(sieve.table, modality)
+    bad = np.array([keep and _fails(feed, row) for row, keep in enumerate(sieve.keep.tolist())], bool)
+    sieve.reject(bad, f"bad {modality.name}", modality.column, lambda _: "the value cannot be decoded")
+
+
+def label_texts(values: pa.ChunkedArray) -> list[str | None]:
+    """Class names as text: 3.0 becomes '3', true becomes 'true', NaN and blanks become None."""
+    if pa.types.is_floating(values.type):
+        return [None if v is None or v != v else f"{v:g}" for v in values.to_pylist()]  # noqa: PLR0124
+    texts = pc.cast(values, pa.string()).to_pylist()
+    return [text if text and text.strip() else None for text in texts]
+
+
+def _fails(feed: Feed, row: int) -> bool:
+    if not feed.present[row]:
+        return False
+    try:
+        decode(feed.modality, feed.raw(row), feed.table.limits)
+    except DataError:
+        return True
+    return False
+
+
+def _class_targets(sieve: Sieve, values: pa.ChunkedArray, classes: tuple[str, ...], column: str) -> Array:
+    index = {name: number for number, name in enumerate(classes)}
+    texts = label_texts(values)
+    _reject_missing(sieve, np.array([text is None for text in texts], bool), column)
+    targets = np.array([-1 if text is None else index.get(text, -1) for text in texts], np.int64)
+    known = list(classes[:_SHOWN]) + (["…"] if len(classes) > _SHOWN else [])
+    sieve.reject(
+        targets < 0,
+        "unknown class",
+        column,
+        lambda row: f"class {texts[row]!r} is not one of {known}; correct it or add it to 'classes' in dataset.toml",
+    )
+    return targets
+
+
+def _values(sieve: Sieve, values: pa.ChunkedArray, column: str) -> Array:
+    try:
+        targets: Array = pc.cast(values, pa.float64()).to_numpy().astype(np.float32)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{sieve.table.name}, column {column!r}: a regression target must be numbers ({error})"
+        ) from error
+    _reject_missing(sieve, np.isnan(targets), column)
+    sieve.reject(np.isinf(targets), "infinite target", column, lambda _: "the target is infinite; correct it")
+    return targets
+
+
+def _reject_missing(sieve: Sieve, missing: Array, column: str) -> None:
+    sieve.reject(missing, "missing target", column, lambda _: "the target is missing or NaN; fill it in")

@@ -1,0 +1,181 @@
+"""dataset.toml: what a user declares about a dataset, read strictly and written back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from triptych.errors import DataError, SchemaError
+from triptych.schema import Metric, Modality, Schema, Task
+
+_INFORMAL = {"encoding", "language", "dtype", "missing", "sensor", "scale", "unit", "note", "title"}
+_KEYS = {
+    "image": {"height", "width", "channels"},
+    "audio": {"sample_rate", "channels", "max_samples"},
+    "text": {"max_tokens"},
+    "series": {"channels", "rate_hz", "frames", "channel_names"},
+    "table": {"fields"},
+}
+_METRICS = {"classification": {"accuracy", "auroc"}, "regression": {"acc2", "mae"}}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A dataset.toml: the schema before measuring, and how the rows are stored and split."""
+
+    name: str
+    task: Task
+    metric: Metric
+    target: str
+    modalities: tuple[Modality, ...]
+    classes: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+    positive: str = ""
+    group: str = ""
+    file: str = ""  # one file that holds every split
+    partition: Mapping[str, Any] = field(default_factory=dict)  # how that file is split
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def schema(self, modalities: tuple[Modality, ...], *, center: float, scale: float) -> Schema:
+        """The schema with what was measured on train."""
+        return Schema(
+            name=self.name,
+            modalities=modalities,
+            target=self.target,
+            task=self.task,
+            metric=self.metric,
+            classes=self.classes,
+            range=self.range,
+            positive=self.positive,
+            center=center,
+            scale=scale,
+        )
+
+
+def read_declaration(path: Path, *, target: str | None = None) -> Declaration:
+    """Read dataset.toml.  `target` picks one of `other_targets` instead of the main one.  Raises DataError."""
+    try:
+        record = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name} is not valid TOML: {error}") from error
+    return parse_declaration(record, target=target, file=path.name)
+
+
+def parse_declaration(record: Mapping[str, Any], *, target: str | None = None, file: str = "schema") -> Declaration:
+    """Check the tables of a dataset.toml.  Raises DataError."""
+    chosen = _chosen_target(record, target, file)
+    modalities = record.get("modalities", {})
+    if not modalities:
+        raise DataError(f"{file} declares no modality; add a table such as [modalities.image] with kind = 'image'")
+    if chosen["metric"] not in _METRICS.get(chosen["task"], ()):
+        allowed = {task: sorted(metrics) for task, metrics in _METRICS.items()}
+        raise DataError(
+            f"{file}: metric {chosen['metric']!r} does not fit task {chosen['task']!r}; choose of {allowed}"
+        )
+    bounds = chosen.get("range")
+    return Declaration(
+        name=str(record.get("name", "dataset")),
+        task=chosen["task"],
+        metric=chosen["metric"],
+        target=chosen["column"],
+        modalities=tuple(_modality(name, entry, file) for name, entry in modalities.items()),
+        classes=tuple(str(name) for name in chosen.get("classes", ())),
+        range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
+        positive=str(chosen.get("positive", "")),
+        group=str(record.get("group", {}).get("column", "")),
+        file=str(record.get("file", "")),
+        partition=dict(record.get("partition", {})),
+        about={k: v for k, v in record.items() if isinstance(v, str | int | float) and k not in {"file"}},
+    )
+
+
+def write_declaration(declaration: Declaration, path: Path, *, notes: tuple[str, ...] = ()) -> None:
+    """Write a dataset.toml that `read_declaration` reads back; notes become comments.
+
+    Raises DataError if the file exists.
+    """
+    lines = [*(f"# {note}" for note in notes), *_lines(declaration)]
+    try:
+        with path.open("x", encoding="utf-8") as out:
+            out.write("\n".join(lines) + "\n")
+    except FileExistsError as error:
+        raise DataError(f"{path.name} exists already in {path.parent.name!r}; correct it or remove it") from error
+
+
+def _chosen_target(record: Mapping[str, Any], target: str | None, file: str) -> dict[str, Any]:
+    main = dict(record.get("target", {}))
+    main.setdefault("task", record.get("task", "regression" if "range" in main else "classification"))
+    main.setdefault("metric", record.get("metric", ""))
+    others = {other.get("column", name): dict(other) for name, other in record.get("other_targets", {}).items()}
+    known = {main.get("column"): main, **others}
+    chosen = main if target is None else known.get(target)
+    if chosen is None or "column" not in chosen:
+        raise DataError(f"{file} declares no target {target or 'column'!r}; it has {sorted(k for k in known if k)}")
+    chosen["task"] = chosen.get("task") or "classification"
+    chosen["metric"] = chosen.get("metric") or _default_metric(chosen)
+    return chosen
+
+
+def _default_metric(target: Mapping[str, Any]) -> str:
+    if target["task"] == "regression":
+        return "mae"
+    return "auroc" if target.get("positive") else "accuracy"
+
+
+def _modality(name: str, entry: Mapping[str, Any], file: str) -> Modality:
+    kind = entry.get("kind", "")
+    if kind not in _KEYS:
+        raise DataError(f"{file}: [modalities.{name}] has kind {kind!r}, expected one of {sorted(_KEYS)}")
+    if unknown := entry.keys() - _KEYS[kind] - _INFORMAL - {"kind", "column"}:
+        known = sorted(_KEYS[kind] | {"kind", "column"})
+        raise DataError(f"{file}: [modalities.{name}] has unknown keys {sorted(unknown)}; {kind} knows {known}")
+    given = {key: entry[key] for key in _KEYS[kind] if key in entry}
+    if names := given.pop("channel_names", None):
+        given["fields"] = names
+    if kind == "audio" and given.pop("channels", 1) != 1:
+        raise DataError(f"{file}: [modalities.{name}] audio has 1 channel after loading; remove 'channels'")
+    if "fields" in given:
+        given["fields"] = tuple(str(item) for item in given["fields"])
+    try:
+        return Modality(name=name, kind=kind, column=str(entry.get("column", name)), **given)
+    except (SchemaError, TypeError) as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _lines(declaration: Declaration) -> list[str]:
+    d = declaration
+    top: dict[str, Any] = {"name": d.name, "task": d.task, "metric": d.metric, "file": d.file}
+    goal: dict[str, Any] = {"column": d.target, "classes": d.classes, "positive": d.positive, "range": d.range}
+    lines = [*_pairs(top), "", "[target]", *_pairs(goal)]
+    if d.partition:
+        lines += ["", "[partition]", *_pairs(d.partition)]
+    if d.group:
+        lines += ["", "[group]", *_pairs({"column": d.group})]
+    for modality in d.modalities:
+        keys = {f.name: getattr(modality, f.name) for f in dataclasses.fields(modality) if f.name != "name"}
+        if modality.kind == "series":
+            keys["channel_names"] = keys.pop("fields")
+        allowed = _KEYS[modality.kind] | {"kind", "column"}
+        kept = {key: value for key, value in keys.items() if key in allowed}
+        lines += ["", f"[modalities.{modality.name}]", *_pairs(kept)]
+    return lines
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{_toml(key, '')} = {_toml(value)}" for key, value in values.items() if value not in (None, "", (), 0)]
+
+
+def _toml(value: Any, quote: str = '"') -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        bare = not quote and value.replace("_", "").isalnum() and value.isascii()
+        return value if bare else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(cast("float", value))

@@ -1,0 +1,174 @@
+"""Random changes to whole batches: composition, defaults by kind, hidden modalities, artificial pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self, final
+
+import torch
+from torch import Generator, Tensor
+
+from triptych.errors import RecipeError
+from triptych.schema import Modality, Schema
+from triptych.tokens import Batch
+from triptych.train.config import DropUnit, TrainConfig
+from triptych.train.distort import (
+    AudioNoise,
+    DropFields,
+    Gain,
+    Jitter,
+    MaskTime,
+    RotateSeries,
+    ScaleSeries,
+    ShiftAudio,
+    ShiftImage,
+    ShiftSeries,
+    Tone,
+)
+
+Augmentation = Callable[[Batch, Generator], Batch]
+
+
+@final
+@dataclass(frozen=True)
+class Augment:
+    """Several augmentations, one after the other."""
+
+    steps: tuple[Augmentation, ...] = ()
+
+    def __call__(self, batch: Batch, generator: Generator) -> Batch:
+        """Apply every step.  Draws from `generator` only."""
+        for step in self.steps:
+            batch = step(batch, generator)
+        return batch
+
+    @classmethod
+    def default(cls, schema: Schema, strength: float = 1.0, *, repair: bool = False) -> Self:
+        """Sensible changes for each kind of modality; 0 is none, 1 is the usual amount.
+
+        repair: also draw new partners within each class (see `RePair`)
+        """
+        if strength < 0:
+            raise RecipeError(f"augmentation strength must not be negative, got {strength}")
+        steps: list[Augmentation] = [RePair()] if repair else []
+        if strength:
+            steps += [step for modality in schema.modalities for step in defaults(modality, strength)]
+        return cls(tuple(steps))
+
+
+def defaults(modality: Modality, strength: float) -> Sequence[Augmentation]:
+    """The usual changes to one modality."""
+    name, s = modality.name, strength
+    match modality.kind:
+        case "image":
+            pixels = max(1, round(0.06 * s * min(modality.height, modality.width)))
+            return ShiftImage(name, pixels), Tone(name, 0.1 * s, 0.15 * s)
+        case "audio":
+            return ShiftAudio(name, min(0.1 * s, 0.5)), Gain(name, 6 * s), AudioNoise(name, 0.05 * s), _mask(name, s)
+        case "series":
+            turn = (RotateSeries(name, 10 * s),) if modality.channels % 3 == 0 else ()
+            noise = Jitter(name, 0.05 * s, modality.scale)
+            return noise, ScaleSeries(name, 0.1 * s), ShiftSeries(name, min(0.05 * s, 0.5)), *turn, _mask(name, s)
+        case "table":
+            return Jitter(name, 0.05 * s, modality.scale), DropFields(name, min(0.05 * s, 0.5))
+        case "text":
+            return (DropFields(name, min(0.1 * s, 0.5)),)
+
+
+def _mask(name: str, strength: float) -> MaskTime:
+    return MaskTime(name, min(0.15 * strength, 0.5))
+
+
+@final
+@dataclass(frozen=True)
+class ModalityDropout:
+    """Hide modalities with this probability so that the network learns to do without; never all of a row's.
+
+    unit:  "row" draws per row, "batch" for all rows at once, which saves the encoder's work
+    names: the modalities that may go
+    """
+
+    names: tuple[str, ...]
+    probability: float = 0.2
+    unit: DropUnit = "row"
+
+    @classmethod
+    def of(cls, config: TrainConfig, names: Sequence[str]) -> Self | None:
+        """From the options of a run; None where they ask for none."""
+        if not config.modality_dropout or len(names) < 2:
+            return None
+        return cls(tuple(names), config.modality_dropout, config.modality_dropout_unit)
+
+    def __call__(self, batch: Batch, generator: Generator) -> Batch:
+        """Draw what stays, then remove the rest."""
+        names = [name for name in self.names if name in batch.inputs]
+        if len(names) < 2:
+            return batch
+        had = torch.stack([_present(batch, name) for name in names])
+        rows = 1 if self.unit == "batch" else len(batch)
+        keep = torch.rand((len(names), rows), generator=generator) >= self.probability
+        kept = had & keep
+        # a row that would lose everything keeps one of its own, drawn evenly
+        favourite = torch.rand((len(names), rows), generator=generator).masked_fill(~had, -1.0).argmax(dim=0)
+        empty = ~kept.any(dim=0)
+        kept[favourite[empty], empty.nonzero().squeeze(1)] |= had.any(dim=0)[empty]
+        return _hide(batch, {name: k for name, k, h in zip(names, kept, had, strict=True) if not k.equal(h)})
+
+
+@final
+@dataclass(frozen=True)
+class RePair:
+    """Shuffle each modality among the rows of equal class.
+
+    For sets whose pairs are artificial (any image of a "3" fits any recording of "three"): multiplies the pairs seen.
+    Rows of unknown class stay as they are.
+    """
+
+    def __call__(self, batch: Batch, generator: Generator) -> Batch:
+        """Draw new partners.  Raises RecipeError for a regression task."""
+        if batch.target is None or batch.target.is_floating_point():
+            raise RecipeError("RePair needs class targets: it exchanges inputs between rows of equal class")
+        rows = torch.arange(len(batch))
+        group = torch.where(batch.target < 0, -rows - 1, batch.target).double()
+        order = group.argsort(stable=True)
+        inputs, present = dict(batch.inputs), dict(batch.present)
+        for name in inputs:
+            shuffled = (group + 0.99 * torch.rand(len(rows), generator=generator, dtype=torch.float64)).argsort()
+            partner = torch.empty_like(order).scatter_(0, order, shuffled)
+            inputs[name] = inputs[name][partner]
+            if name in present:
+                present[name] = present[name][partner]
+        return replace(batch, inputs=inputs, present=present)
+
+
+def take_rows(batch: Batch, index: Tensor) -> Batch:
+    """A batch of some of the rows.  index: (kept,) int64"""
+    return replace(
+        batch,
+        inputs={name: x[index] for name, x in batch.inputs.items()},
+        present={name: p[index] for name, p in batch.present.items()},
+        target=None if batch.target is None else batch.target[index],
+        rows=None if batch.rows is None else batch.rows[index],
+    )
+
+
+def _present(batch: Batch, name: str) -> Tensor:
+    return batch.present[name] if name in batch.present else torch.ones(len(batch), dtype=torch.bool)
+
+
+def _hide(batch: Batch, kept: dict[str, Tensor]) -> Batch:
+    """Blank the rows of each named modality that are not kept; drop a modality that no row keeps.
+
+    kept: (batch,) bool by modality
+    """
+    inputs, present = dict(batch.inputs), dict(batch.present)
+    for name, keep in kept.items():
+        if not keep.any():
+            del inputs[name]
+            present.pop(name, None)
+            continue
+        x = inputs[name].clone()
+        x[~keep] = torch.nan if x.is_floating_point() else 0
+        inputs[name], present[name] = x, keep
+    return replace(batch, inputs=inputs, present=present)

@@ -12,7 +12,10 @@ from triptych.schema import Modality, Schema
 
 SCHEMA = Schema(
     "tiny",
-    (Modality("left", "table", fields=("a", "b")), Modality("right", "table", fields=("c",))),
+    (
+        Modality("left", "table", fields=("a", "b"), center=(0.0, 0.0), scale=(1.0, 1.0)),
+        Modality("right", "table", fields=("c",), center=(0.0,), scale=(1.0,)),
+    ),
     "y",
     "classification",
     "accuracy",

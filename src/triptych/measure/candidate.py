@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from triptych.schema import Schema
 if TYPE_CHECKING:
     from triptych.model import Multimodal
 
-_NOT_NEEDED_TO_RUN = frozenset({"golden.safetensors", "MODEL_CARD.md"})
 _MODEL_FILES = ("model.json", "model.safetensors")
 
 
@@ -54,21 +53,22 @@ def launch(name: str, candidate: str | Path | Multimodal | Peer, scratch: Path) 
         candidate = scratch
     folder = Path(candidate)
     if (folder / "manifest.json").is_file():
-        size, everything = bundle_sizes(folder)
-        return Launch(_worker("bundle", folder), _schema(folder / "manifest.json"), size, everything)
+        return _bundle(folder)
     if (folder / "model.json").is_file():
         size = sum((folder / file).stat().st_size for file in _MODEL_FILES)
-        return Launch(_worker("model", folder), _schema(folder / "model.json"), size)
+        return Launch(_worker("model", folder), _schema(folder / "model.json"), size_bytes=size)
     raise MeasureError(
         f"candidate {name!r}: {folder} is neither a bundle (manifest.json) nor a saved model (model.json); "
         "give a folder of one of these, a network, or a Peer"
     )
 
 
-def bundle_sizes(folder: Path) -> tuple[int, int]:
-    """Bytes of a bundle that must be shipped to run it, and of all its files."""
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return sum(size for name, size in sizes.items() if name not in _NOT_NEEDED_TO_RUN), sum(sizes.values())
+def _bundle(folder: Path) -> Launch:
+    from triptych.system.runtime import Bundle
+
+    bundle = Bundle.load(folder, verify=False)
+    schema = replace(bundle.schema, modalities=tuple(bundle.modality(name) for name in bundle.schema.names))
+    return Launch(_worker("bundle", folder), schema, size_bytes=bundle.size_bytes, bundle_bytes=bundle.bundle_bytes)
 
 
 def _worker(kind: str, folder: Path) -> tuple[str, ...]:

@@ -55,10 +55,12 @@ class BundlePredictor:
         """Parameter count, operations per part and library versions."""
         from importlib.metadata import version
 
-        manifest = self._bundle.manifest
+        facts = {name: stage.facts for name, stage in self._bundle.manifest.stages.items()}
+        run = [name for name in facts if name == "decide" or name.endswith(".encode")]
+        params = [facts[name]["params"] for name in run if "params" in facts[name]]
         return {
-            "params": manifest.get("params"),
-            "flops": dict(manifest.get("flops") or {}),
+            "params": sum(params) if params else None,
+            "flops": {name: facts[name]["flops"] for name in run if "flops" in facts[name]},
             "versions": {"onnxruntime": version("onnxruntime")},
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -94,12 +94,12 @@ def parse_declaration(record: Mapping[str, Any], *, target: str | None = None, f
     )
 
 
-def write_declaration(declaration: Declaration, path: Path, *, notes: tuple[str, ...] = ()) -> None:
+def write_declaration(declaration: Declaration, path: Path, *, file: str = "", notes: Sequence[str] = ()) -> None:
     """Write a dataset.toml that `read_declaration` reads back; notes become comments.
 
     Raises DataError if the file exists.
     """
-    lines = [*(f"# {note}" for note in notes), *_lines(declaration)]
+    lines = [*(f"# {note}" for note in notes), *_lines(declaration, file)]
     try:
         with path.open("x", encoding="utf-8") as out:
             out.write("\n".join(lines) + "\n")
@@ -135,6 +135,8 @@ def _modality(name: str, entry: Mapping[str, Any], file: str) -> Modality:
         known = sorted(_KEYS[kind] | {"kind", "column"})
         raise DataError(f"{file}: [modalities.{name}] has unknown keys {sorted(unknown)}; {kind} knows {known}")
     given = {key: entry[key] for key in _KEYS[kind] if key in entry}
+    if "rate_hz" in given:
+        given["rate_hz"] = float(given["rate_hz"])
     if names := given.pop("channel_names", None):
         given["fields"] = names
     if kind == "audio" and given.pop("channels", 1) != 1:
@@ -147,9 +149,9 @@ def _modality(name: str, entry: Mapping[str, Any], file: str) -> Modality:
         raise DataError(f"{file}: {error}") from error
 
 
-def _lines(declaration: Declaration) -> list[str]:
+def _lines(declaration: Declaration, file: str) -> list[str]:
     d = declaration
-    top: dict[str, Any] = {"name": d.name, "task": d.task, "metric": d.metric, "file": d.file}
+    top: dict[str, Any] = {"name": d.name, "task": d.task, "metric": d.metric, "file": file or d.file}
     goal: dict[str, Any] = {"column": d.target, "classes": d.classes, "positive": d.positive, "range": d.range}
     lines = [*_pairs(top), "", "[target]", *_pairs(goal)]
     if d.partition:

@@ -36,7 +36,7 @@ def open_source(source: object, *, target: str | None = None) -> Source:
         return Source(declaration, tables, root)
     if not isinstance(source, str | Path):
         table, root = open_rows(source)
-        return Source(_infer(table, "frame", root, target), {"frame": table}, root, "frame")
+        return Source(_infer(table, "frame", target), {"frame": table}, root, "frame")
     path = Path(source)
     if path.is_dir():
         return _open_folder(path, target)
@@ -44,7 +44,7 @@ def open_source(source: object, *, target: str | None = None) -> Source:
     if toml.is_file() and (declared := read_declaration(toml, target=target)).file == path.name:
         return Source(declared, {path.name: read_table(path)}, path.parent, path.name)
     table, root = open_rows(path)
-    return Source(_infer(table, path.stem, root, target), {path.name: table}, root, path.name)
+    return Source(_infer(table, path.stem, target), {path.name: table}, root, path.name)
 
 
 def open_rows(source: object) -> tuple[pa.Table, Path]:
@@ -122,7 +122,7 @@ def _open_folder(folder: Path, target: str | None) -> Source:
         tables = folder_tables(folder)
         single = next(iter(tables)) if "train" not in tables and len(tables) == 1 else ""
         first = tables.get("train", next(iter(tables.values())))
-        return Source(_infer(first, folder.name, folder, target), tables, folder, single)
+        return Source(_infer(first, folder.name, target), tables, folder, single)
     declared = read_declaration(toml, target=target)
     if declared.file:
         name = Path(declared.file).name
@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _infer(table: pa.Table, name: str, root: Path, target: str | None) -> Declaration:
+def _infer(table: pa.Table, name: str, target: str | None) -> Declaration:
     from triptych.data.infer import infer_schema
 
-    return infer_schema(table, name=name, root=root, target=target)[0]
+    return infer_schema(table, name=name, target=target)[0]

@@ -64,13 +64,15 @@ def report_of(
 
 
 def _stages(taken: Taken) -> dict[str, Report]:
-    return {stage: Report(**_cost(taken, stage)) for stage in {**taken.parts_s, **taken.flops}}
+    samples = {stage: tuple(found) for stage, found in taken.parts_s.items()}
+    stages = {**taken.parts_s, **taken.flops}
+    return {stage: Report(**_cost(taken, stage), samples_s=samples.get(stage)) for stage in stages}
 
 
 def _cost(taken: Taken, stage: str) -> dict[str, Any]:
     samples = taken.parts_s.get(stage)
     timed = {"p50_s": clock.percentile(samples, 50), "p95_s": clock.percentile(samples, 95)} if samples else {}
-    return {**timed, "samples_s": tuple(samples) if samples else None, "flops": taken.flops.get(stage)}
+    return {**timed, "flops": taken.flops.get(stage)}
 
 
 def _modalities(

@@ -14,10 +14,12 @@ from torch.nn import functional
 
 from triptych.tokens import Tokens
 
+_PRIME = 2**31 - 1
+
 
 def kept_count(tokens: int, fraction: float) -> int:
     """Tokens that stay: at least one, rounded up, in whole percents so that a symbolic count works."""
-    return -(-tokens * round(fraction * 100) // 100)
+    return -(-tokens * max(1, round(fraction * 100)) // 100)
 
 
 def keep_best(tokens: Tokens, score: Tensor, keep: int) -> Tokens:
@@ -31,10 +33,14 @@ def keep_best(tokens: Tokens, score: Tensor, keep: int) -> Tokens:
 
 
 def random_score(tokens: Tokens) -> Tensor:
-    """A fixed pseudo-random score per position, the control of every scorer: (batch, tokens)."""
-    position = torch.arange(1, tokens.x.shape[1] + 1, device=tokens.x.device, dtype=torch.float32)
-    noise = (position * 12.9898).sin() * 43758.5453
-    return (noise - noise.floor()).expand(tokens.x.shape[0], -1)
+    """A fixed pseudo-random score per position, the control of every scorer: (batch, tokens) in [0, 1).
+
+    In whole numbers, so that every runtime draws the same.
+    """
+    position = torch.arange(1, tokens.x.shape[1] + 1, device=tokens.x.device)
+    mixed = position * 48271 % _PRIME
+    mixed = (mixed * mixed + position) % _PRIME
+    return (mixed * mixed % _PRIME).to(torch.float32).expand(tokens.x.shape[0], -1) / _PRIME
 
 
 def stride(tokens: Tokens, keep: int) -> Tokens:
@@ -71,12 +77,16 @@ def _row(matrix: Tensor, index: Tensor) -> Tensor:
 
 
 def pool(tokens: Tokens, keep: int) -> Tokens:
-    """Weighted mean of neighbouring runs of equal length; weights add up.  May keep fewer when the runs do not divide."""
+    """Weighted mean of neighbouring runs of equal length; weights add up.
+
+    May keep fewer when the runs do not divide.
+    """
     count = tokens.x.shape[1]
     run = -(-count // keep)
     groups = -(-count // run)
-    weight = functional.pad(tokens.weights(), (0, groups * run - count)).unflatten(1, (groups, run))
-    x = functional.pad(tokens.x, (0, 0, 0, groups * run - count)).unflatten(1, (groups, run))
+    extra = groups * run - count
+    weight = torch.unflatten(functional.pad(tokens.weights(), (0, extra)), 1, (groups, run))
+    x = torch.unflatten(functional.pad(tokens.x, (0, 0, 0, extra)), 1, (groups, run))
     total = weight.sum(dim=2)
     share = weight / total.clamp(min=1e-6).unsqueeze(-1)
     mask = None if tokens.mask is None else total > 0
@@ -87,9 +97,12 @@ def bipartite_merge(tokens: Tokens, likeness: Tensor, keep: int) -> Tokens:
     """Merge the most alike pairs of an alternating split (Bolya et al. 2023, ToMe); at most half of the tokens go.
 
     likeness: (batch, tokens, dim), compared by cosine.  Every even token proposes its best odd one; the best proposals
-    are merged by weighted mean and weights add up.  Padding merges first and weighs nothing.
+    are merged by weighted mean and weights add up.  Padding merges first and weighs nothing; a place that a real token
+    merges into is real.  The result is in no order.
     """
     merged = tokens.x.shape[1] - keep
+    if merged == 0:
+        return tokens
     unit = functional.normalize(likeness, dim=-1)
     real, weight = tokens.real(), tokens.weights()
     alike = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
@@ -105,8 +118,7 @@ def bipartite_merge(tokens: Tokens, likeness: Tensor, keep: int) -> Tokens:
     odd_x = (tokens.x[:, 1::2] * weight[:, 1::2, None]).scatter_add(1, wide, moved.x)
     total = torch.cat([kept.weights(), odd_weight], dim=1)
     x = torch.cat([kept.x, odd_x], dim=1) / total.clamp(min=1e-6).unsqueeze(-1)
-    mask = None if tokens.mask is None else torch.cat([kept.real(), real[:, 1::2]], dim=1)
-    return Tokens(x, mask, total)
+    return Tokens(x, None if tokens.mask is None else total > 0, total)
 
 
 Received = Callable[[], Tensor]

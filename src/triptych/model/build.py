@@ -42,7 +42,9 @@ class Sizes:
     exits: bool = False
 
 
-def build(name: str, schema: Schema, *, modalities: Mapping[str, Mapping[str, Any]] | None = None, **sizes: Any) -> Multimodal:
+def build(
+    name: str, schema: Schema, *, modalities: Mapping[str, Mapping[str, Any]] | None = None, **sizes: Any
+) -> Multimodal:
     """A network with fresh weights.
 
     name: 'late_fusion', 'early_fusion' or 'bottleneck_fusion'; sizes: fields of `Sizes`; modalities: other sizes for

@@ -1,4 +1,4 @@
-"""The shape of a network as data: everything needed to rebuild it, so that pruning is a new config and sliced weights."""
+"""The shape of a network as data: all that rebuilding needs, so that pruning is a new config and sliced weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Precision = Literal["float32", "int8_weights", "int8"]
 class StemConfig:
     """How raw values become tokens.  Only the fields of the modality's kind are used."""
 
-    patch: int = 8  # image: pixels per side of a patch, after shrinking
-    shrink: int = 1  # image, audio: average-pool pixels or samples by this factor first
+    patch: int = 8  # image: pixels per side of a patch
+    shrink: int = 1  # audio: average this many samples into one first
     window_s: float = 0.025  # audio: analysis window
     hop_s: float = 0.010  # audio: window step
     mels: int = 64  # audio: mel bands

@@ -2,7 +2,7 @@
 
 In int8 it computes what the runtime computes: values are rounded to the integer grid and back (Jacob et al. 2018,
 "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"), so that a network can
-be trained on the grid and exports as QuantizeLinear/DequantizeLinear pairs that ONNX Runtime turns into integer kernels.
+be trained on the grid and exports as QuantizeLinear/DequantizeLinear pairs that a runtime turns into integer kernels.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class Dense(nn.Module):
             self.low = torch.minimum(self.low, x.detach().min().float())
             self.high = torch.maximum(self.high, x.detach().max().float())
             return x
-        return quantize(x, *self.input_grid(), -1)
+        gridded: Tensor = quantize(x, *self.input_grid(), -1)
+        return gridded
 
 
 class Embedding(nn.Module):
@@ -141,4 +142,5 @@ class Embedding(nn.Module):
         if self.precision == "float32":
             return self.weight
         scale = self.column_scale()
-        return quantize(self.weight, scale, torch.zeros_like(scale, dtype=torch.int8), 1)
+        table: Tensor = quantize(self.weight, scale, torch.zeros_like(scale, dtype=torch.int8), 1)
+        return table

@@ -47,13 +47,18 @@ class Multimodal(nn.Module):
         if config.fusion.name not in FUSIONS:
             raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
         self.config, self.schema = config, schema
-        shared = {"precision": config.precision, "dropout": config.dropout}
-        self.encoders = nn.ModuleDict({n: Encoder(schema[n], config.encoders[n], **shared) for n in schema.names})
+        precision, dropout = config.precision, config.dropout
+        self.encoders = nn.ModuleDict(
+            {n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names}
+        )
         dims = {name: config.encoders[name].dim for name in schema.names}
-        self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, **shared)
-        self.head = Head(self.fusion.width, config.head_hidden, schema, **shared)
-        exits = {n: Head(dim, config.head_hidden, schema, **shared) for n, dim in dims.items()} if config.exits else {}
-        self.exits = nn.ModuleDict(exits)
+        self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, precision, dropout)
+        self.head = self._head(self.fusion.width)
+        self.exits = nn.ModuleDict({name: self._head(dim) for name, dim in dims.items()} if config.exits else {})
+
+    def _head(self, width: int) -> Head:
+        config = self.config
+        return Head(width, config.head_hidden, self.schema, precision=config.precision, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         """Class logits (batch, classes), or values (batch, 1) in the target's unit."""

@@ -2,12 +2,13 @@
 
 from triptych.model.fusion.bottleneck import BottleneckFusion
 from triptych.model.fusion.early import EarlyFusion
+from triptych.model.fusion.fusion import Fusion
 from triptych.model.fusion.late import LateFusion
 
-FUSIONS = {
+FUSIONS: dict[str, type[Fusion]] = {
     "bottleneck": BottleneckFusion,
     "early": EarlyFusion,
     "late": LateFusion,
 }
 
-__all__ = ["FUSIONS", "BottleneckFusion", "EarlyFusion", "LateFusion"]
+__all__ = ["FUSIONS", "BottleneckFusion", "EarlyFusion", "Fusion", "LateFusion"]

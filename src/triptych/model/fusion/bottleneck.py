@@ -1,4 +1,4 @@
-"""Bottleneck fusion (Nagrani et al. 2021, MBT).  O(Σ (tokens + bottlenecks)² · dim): linear in the number of modalities."""
+"""Bottleneck fusion (Nagrani et al. 2021, MBT).  O(Σ (tokens + bottlenecks)² · dim): linear in modalities."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from triptych.model.config import FusionConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.encoder import Block
+from triptych.model.fusion.fusion import Fusion
 from triptych.tokens import Tokens
 
 
 @final
-class BottleneckFusion(nn.Module):
+class BottleneckFusion(Fusion):
     """Modalities talk only through a few shared tokens, averaged over the modalities after every layer."""
 
     def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
-        super().__init__()
+        super().__init__(dims, config, precision, dropout)
         self.project = nn.ModuleDict({name: Dense(dim, config.dim, precision=precision) for name, dim in dims.items()})
         self.shared = nn.Parameter(torch.randn(config.bottlenecks, config.dim) * 0.02)
         self.layers = nn.ModuleList(
@@ -39,11 +40,12 @@ class BottleneckFusion(nn.Module):
         share = (exists / exists.sum(dim=0).clamp(min=1)).unsqueeze(-1).unsqueeze(-1)
         shared = self.shared.expand(exists.shape[1], -1, -1)
         for layer in self.layers:
-            joined = {name: layer[name](_prepend(shared, parts[name])) for name in present}
+            joined = {name: layer.get_submodule(name)(_prepend(shared, parts[name])) for name in present}
             count = shared.shape[1]
             shared = (torch.stack([joined[name].x[:, :count] for name in present]) * share).sum(dim=0)
             parts = {name: _rest(joined[name], count) for name in present}
-        return self.norm(shared).mean(dim=1)
+        out: Tensor = self.norm(shared)
+        return out.mean(dim=1)
 
 
 def _prepend(shared: Tensor, tokens: Tokens) -> Tokens:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from triptych.model.config import FusionConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.encoder import Blocks
+from triptych.model.fusion.fusion import Fusion
 from triptych.tokens import Tokens
 
 
@@ -33,11 +34,11 @@ class Joined(nn.Module):
 
 
 @final
-class EarlyFusion(nn.Module):
+class EarlyFusion(Fusion):
     """A joint trunk of blocks (Kim et al. 2021, ViLT) and the mean of its tokens."""
 
     def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
-        super().__init__()
+        super().__init__(dims, config, precision, dropout)
         self.join = Joined(dims, config.dim, precision)
         self.trunk = Blocks(config.dim, config.blocks, grid=(), precision=precision, dropout=dropout)
         self.width = config.dim

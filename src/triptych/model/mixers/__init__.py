@@ -2,10 +2,11 @@
 
 from triptych.model.mixers.attention import Attention
 from triptych.model.mixers.depthwise import Depthwise
+from triptych.model.mixers.mixer import Mixer
 
-MIXERS = {
+MIXERS: dict[str, type[Mixer]] = {
     "attention": Attention,
     "depthwise": Depthwise,
 }
 
-__all__ = ["MIXERS", "Attention", "Depthwise"]
+__all__ = ["MIXERS", "Attention", "Depthwise", "Mixer"]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from collections.abc import Mapping
+from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from triptych.model.config import BlockConfig, Precision
 from triptych.model.dense import Dense
+from triptych.model.mixers.mixer import Mixer
 from triptych.tokens import Tokens
 
 
 @final
-class Attention(nn.Module):
+class Attention(Mixer):
     """Multi-head self-attention; heavier tokens weigh log(weight) more (Bolya et al. 2023, eq. 1)."""
 
-    def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:  # noqa: ARG002
-        super().__init__()
+    repeats: ClassVar[Mapping[str, int]] = {"query_key_value": 3}
+
+    def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
+        super().__init__(dim, block, grid, precision)
         self.heads, self.head_dim = block.heads, block.head_dim
         width = block.heads * block.head_dim
         self.query_key_value = Dense(dim, 3 * width, precision=precision)
@@ -29,7 +33,8 @@ class Attention(nn.Module):
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
         query, key, value = self._split(tokens.x)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=self._bias(tokens))
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
 
     def received(self, tokens: Tokens) -> Tensor:
         """Mean attention that each token receives from the real ones: (batch, tokens)."""
@@ -51,9 +56,8 @@ class Attention(nn.Module):
     def _bias(self, tokens: Tokens) -> Tensor | None:
         if tokens.mask is None and tokens.weight is None:
             return None
-        bias = torch.zeros_like(tokens.x[..., 0])
-        if tokens.weight is not None:
-            bias = tokens.weight.clamp(min=1e-6).log().to(bias.dtype)
-        if tokens.mask is not None:
-            bias = bias.masked_fill(~tokens.mask, -1e4)
-        return bias[:, None, None, :]
+        if tokens.mask is None:
+            return tokens.weights().log()[:, None, None, :]
+        barred = torch.full_like(tokens.x[:, :1, 0], -1e4)
+        bias = torch.zeros_like(barred) if tokens.weight is None else tokens.weight.clamp(min=1e-6).log()
+        return torch.where(tokens.mask, bias, barred)[:, None, None, :]

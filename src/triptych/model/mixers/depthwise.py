@@ -1,21 +1,23 @@
-"""Depthwise convolution (Howard et al. 2017, MobileNet): each channel mixes its neighbours.  O(tokens · kernel · dim)."""
+"""Depthwise convolution (Howard et al. 2017, MobileNet): a channel mixes its neighbours.  O(tokens · kernel · dim)."""
 
 from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from triptych.model.config import BlockConfig, Precision
+from triptych.model.mixers.mixer import Mixer
 from triptych.tokens import Tokens
 
 
 @final
-class Depthwise(nn.Module):
+class Depthwise(Mixer):
     """Over the token grid where there is one (image rows and columns), along the sequence otherwise."""
 
-    def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:  # noqa: ARG002
-        super().__init__()
+    def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
+        super().__init__(dim, block, grid, precision)
         self.grid = grid if len(grid) == 2 else ()
         conv = nn.Conv2d if self.grid else nn.Conv1d
         self.conv = conv(dim, dim, block.kernel, padding=block.kernel // 2, groups=dim)
@@ -24,9 +26,8 @@ class Depthwise(nn.Module):
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
         x = tokens.x if tokens.mask is None else tokens.x * tokens.mask.unsqueeze(-1)
         x = x.transpose(1, 2)
-        if self.grid:
-            return self.conv(x.unflatten(2, self.grid)).flatten(2).transpose(1, 2)
-        return self.conv(x).transpose(1, 2)
+        mixed: Tensor = self.conv(torch.unflatten(x, 2, self.grid)).flatten(2) if self.grid else self.conv(x)
+        return mixed.transpose(1, 2)
 
     def received(self, tokens: Tokens) -> Tensor:
         """A token's energy stands in for the attention that it would receive: (batch, tokens)."""

@@ -3,10 +3,11 @@
 from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.series import SeriesStem
+from triptych.model.stems.stem import Stem
 from triptych.model.stems.table import TableStem
 from triptych.model.stems.text import TextStem
 
-STEMS = {
+STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
     "image": ImageStem,
     "series": SeriesStem,
@@ -14,4 +15,4 @@ STEMS = {
     "text": TextStem,
 }
 
-__all__ = ["STEMS", "AudioStem", "ImageStem", "SeriesStem", "TableStem", "TextStem"]
+__all__ = ["STEMS", "AudioStem", "ImageStem", "SeriesStem", "Stem", "TableStem", "TextStem"]

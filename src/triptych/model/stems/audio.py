@@ -6,55 +6,66 @@ import math
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
+from triptych.model.stems.stem import Stem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
 
 @final
-class AudioStem(nn.Module):
+class AudioStem(Stem):
     """(batch, samples) float32, NaN beyond a clip's end → a token per run of log-mel frames."""
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
-        super().__init__()
+        super().__init__(modality, encoder, precision)
         stem = encoder.stem
         self.shrink, self.mels, self.rate = stem.shrink, stem.mels, modality.sample_rate / stem.shrink
         self.window, self.hop = round(stem.window_s * self.rate), round(stem.hop_s * self.rate)
-        frames = max(1, -(-modality.max_samples // (self.hop * self.shrink)))
-        self.run = -(-frames // stem.max_tokens)
-        self.tokens = -(-frames // self.run)
-        self.grid: tuple[int, ...] = (self.tokens,)
-        self.samples = ((self.tokens * self.run - 1) * self.hop + self.window) * self.shrink
+        self.samples = -(-max(modality.max_samples // self.shrink, self.window) // 8) * 8
+        self.frames = (self.samples - self.window) // self.hop + 1
+        self.run = -(-self.frames // stem.max_tokens)
+        self.tokens = -(-self.frames // self.run)
+        self.grid = (self.tokens,)
         self.project = Dense(self.run * stem.mels, encoder.dim, precision=precision)
         self.position = Embedding(self.tokens, encoder.dim, precision=precision)
+        average = torch.eye(8).repeat_interleave(self.shrink, dim=0) / self.shrink  # eight at a time: one fast product
+        self.register_buffer("average", average, persistent=False)
         self.register_buffer("hann", hann(self.window), persistent=False)
         self.register_buffer("bank", mel_bank(self.window, self.rate, self.mels), persistent=False)
+        self.average: Tensor
         self.hann: Tensor
         self.bank: Tensor
 
-    def forward(self, wave: Tensor) -> Tokens:
-        """wave: (batch, samples) float32"""
-        wave = functional.pad(wave[:, : self.samples], (0, max(0, self.samples - wave.shape[1])), value=math.nan)
-        silent = wave.isnan()
-        mask = ~silent[:, :: self.hop * self.shrink * self.run][:, : self.tokens]
-        wave = wave.masked_fill(silent, 0.0)
+    def forward(self, raw: Tensor) -> Tokens:
+        """raw: (batch, samples) float32"""
+        samples = self.samples * self.shrink
+        wave = functional.pad(raw[:, :samples], (0, max(0, samples - raw.shape[1])), value=math.nan)
         if self.shrink > 1:
-            wave = wave.unflatten(1, (-1, self.shrink)).mean(dim=2)
-        x = self.log_mel(wave).unflatten(1, (self.tokens, self.run)).flatten(2)
-        return Tokens(self.project(x) + self.position.rows(self.tokens), mask)
+            wave = (torch.unflatten(wave, 1, (-1, len(self.average))) @ self.average).flatten(1)
+        x, real = self.log_mel(wave)
+        x = functional.pad(x, (0, 0, 0, self.tokens * self.run - self.frames))
+        x = torch.unflatten(x, 1, (self.tokens, self.run)).flatten(2)
+        return Tokens(self.project(x) + self.position.rows(self.tokens), real[:, :: self.run])
 
-    def log_mel(self, wave: Tensor) -> Tensor:
-        """wave: (batch, samples) → (batch, frames, mels), about zero mean and unit spread for speech"""
-        return ((self._power(wave) @ self._bank()).clamp(min=1e-6).log() + 4.0) / 4.0
+    def log_mel(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """About zero mean and unit spread for speech; frames that reach beyond the clip are zero and not real.
+
+        wave: (batch, samples) → (batch, frames, mels), (batch, frames) bool
+        """
+        power = self._power(wave) @ self._bank()
+        beyond = power.isnan()
+        mel = (power.clamp(min=1e-6).log() + 4.0) / 4.0
+        return mel.masked_fill(beyond, 0.0), ~beyond[..., 0]
 
     def _power(self, wave: Tensor) -> Tensor:
-        """Power per frame and frequency bin, by the fast transform or, in a graph, by a convolution that runtimes run fast."""
+        """Power per frame and bin, by the fast transform or, in a graph, by a convolution that runtimes run fast."""
         if not torch.compiler.is_exporting():
-            return torch.fft.rfft(wave.unfold(1, self.window, self.hop) * self.hann).abs().square()
+            spectrum: Tensor = torch.fft.rfft(wave.unfold(1, self.window, self.hop) * self.hann)
+            return spectrum.abs().square()
         parts = functional.conv1d(wave.unsqueeze(1), fourier_filters(self.window), stride=self.hop)
         real, imaginary = parts.chunk(2, dim=1)
         return (real * real + imaginary * imaginary).transpose(1, 2)

@@ -5,29 +5,30 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding, dequantize
+from triptych.model.stems.stem import Stem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
 
 @final
-class ImageStem(nn.Module):
+class ImageStem(Stem):
     """(batch, height, width, channels) uint8 → a token per patch.
 
     The pixels are already integers, so an int8 network multiplies them as they are: real value = (pixel − 128) / 64.
     """
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
-        super().__init__()
-        self.patch, self.shrink = encoder.stem.patch, encoder.stem.shrink
-        height, width = -(-modality.height // self.shrink), -(-modality.width // self.shrink)
-        self.grid: tuple[int, ...] = (-(-height // self.patch), -(-width // self.patch))
+        super().__init__(modality, encoder, precision)
+        self.patch = encoder.stem.patch
+        self.grid = (-(-modality.height // self.patch), -(-modality.width // self.patch))
         self.tokens = self.grid[0] * self.grid[1]
-        self.size = (modality.height, modality.width)
+        self.bottom = self.grid[0] * self.patch - modality.height
+        self.right = self.grid[1] * self.patch - modality.width
         self.project = Dense(self.patch**2 * modality.channels, encoder.dim, precision=precision)
         self.position = Embedding(self.tokens, encoder.dim, precision=precision)
         self.register_buffer("pixel_scale", torch.tensor(1 / 64), persistent=False)
@@ -35,18 +36,15 @@ class ImageStem(nn.Module):
         self.pixel_scale: Tensor
         self.pixel_zero: Tensor
 
-    def forward(self, pixels: Tensor) -> Tokens:
-        """pixels: (batch, height, width, channels) uint8"""
-        return Tokens(self.project(self._patches(pixels)) + self.position.rows(self.tokens))
+    def forward(self, raw: Tensor) -> Tokens:
+        """raw: (batch, height, width, channels) uint8"""
+        return Tokens(self.project(self._patches(raw)) + self.position.rows(self.tokens))
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        step = self.patch * self.shrink
-        bottom, right = self.grid[0] * step - self.size[0], self.grid[1] * step - self.size[1]
-        if bottom or right:
-            pixels = functional.pad(pixels, (0, 0, 0, right, 0, bottom), value=128)
-        cells = (self.grid[0], self.patch, self.shrink, self.grid[1], self.patch, self.shrink)
-        split = pixels.reshape(pixels.shape[0], *cells, pixels.shape[3]).permute(0, 1, 4, 2, 5, 7, 3, 6)
-        if self.shrink == 1:
-            return dequantize(split.flatten(3).flatten(1, 2), self.pixel_scale, self.pixel_zero, 0)
-        shrunk = dequantize(split.flatten(6), self.pixel_scale, self.pixel_zero, 0).mean(dim=-1)
-        return shrunk.flatten(3).flatten(1, 2)
+        if self.bottom or self.right:
+            pixels = functional.pad(pixels, (0, 0, 0, self.right, 0, self.bottom), value=128)
+        rows, columns = self.grid
+        cells = pixels.reshape(pixels.shape[0], rows, self.patch, columns, self.patch * pixels.shape[3])
+        patches = cells.transpose(2, 3).reshape(pixels.shape[0], self.tokens, -1)
+        values: Tensor = dequantize(patches, self.pixel_scale, self.pixel_zero, 0)
+        return values

@@ -6,18 +6,19 @@ import math
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
 from triptych.model.stems.robust import RobustScale
+from triptych.model.stems.stem import Stem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
 
 @final
-class SeriesStem(nn.Module):
+class SeriesStem(Stem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
     What was measured is itself informative, so each channel is joined by a channel that marks its missing samples.
@@ -25,20 +26,21 @@ class SeriesStem(nn.Module):
     """
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
-        super().__init__()
+        super().__init__(modality, encoder, precision)
         self.run = encoder.stem.frames_per_token
         self.tokens = -(-modality.frames // self.run)
-        self.grid: tuple[int, ...] = (self.tokens,)
+        self.grid = (self.tokens,)
         self.frames = self.tokens * self.run
         self.scale = RobustScale(modality)
         self.project = Dense(2 * self.run * modality.channels, encoder.dim, precision=precision)
         self.position = Embedding(self.tokens, encoder.dim, precision=precision)
 
-    def forward(self, series: Tensor) -> Tokens:
-        """series: (batch, frames, channels) float32"""
-        extra = max(0, self.frames - series.shape[1])
-        series = functional.pad(series[:, : self.frames], (0, 0, 0, extra), value=math.nan)
+    def forward(self, raw: Tensor) -> Tokens:
+        """raw: (batch, frames, channels) float32"""
+        extra = max(0, self.frames - raw.shape[1])
+        series = functional.pad(raw[:, : self.frames], (0, 0, 0, extra), value=math.nan)
         x, missing = self.scale(series)
-        x = torch.cat([x, missing.to(x.dtype)], dim=-1).unflatten(1, (self.tokens, self.run)).flatten(2)
-        mask = ~missing.unflatten(1, (self.tokens, self.run)).flatten(2).all(dim=2)
+        runs = (self.tokens, self.run)
+        x = torch.unflatten(torch.cat([x, missing.to(x.dtype)], dim=-1), 1, runs).flatten(2)
+        mask = ~torch.unflatten(missing, 1, runs).flatten(2).all(dim=2)
         return Tokens(self.project(x) + self.position.rows(self.tokens), mask)

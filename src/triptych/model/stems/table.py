@@ -5,30 +5,31 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.stems.robust import RobustScale
+from triptych.model.stems.stem import Stem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
 
 @final
-class TableStem(nn.Module):
+class TableStem(Stem):
     """(batch, fields) float32, NaN where missing → one token, through a two-layer perceptron."""
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
-        super().__init__()
-        self.grid: tuple[int, ...] = ()
+        super().__init__(modality, encoder, precision)
+        self.grid = ()
         self.tokens = 1
         self.scale = RobustScale(modality)
         self.up = Dense(2 * len(modality.center), encoder.stem.hidden, precision=precision)
         self.down = Dense(encoder.stem.hidden, encoder.dim, precision=precision)
 
-    def forward(self, row: Tensor) -> Tokens:
-        """row: (batch, fields) float32"""
-        x, missing = self.scale(row)
+    def forward(self, raw: Tensor) -> Tokens:
+        """raw: (batch, fields) float32"""
+        x, missing = self.scale(raw)
         x = torch.cat([x, missing.to(x.dtype)], dim=-1)
         return Tokens(self.down(functional.gelu(self.up(x))).unsqueeze(1))

@@ -8,23 +8,24 @@ from torch import Tensor, nn
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
+from triptych.model.stems.stem import Stem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
 
 @final
-class TextStem(nn.Module):
+class TextStem(Stem):
     """(batch, tokens) int64, 0 is padding → a token per id.  A narrow embedding is projected to the model's width."""
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
-        super().__init__()
+        super().__init__(modality, encoder, precision)
         width = encoder.stem.width or encoder.dim
-        self.grid: tuple[int, ...] = ()
+        self.grid = ()
         self.tokens = modality.max_tokens
         self.embed = Embedding(modality.vocabulary, width, precision=precision)
-        self.project = Dense(width, encoder.dim, precision=precision) if width != encoder.dim else nn.Identity()
+        self.project = Dense(width, encoder.dim, precision=precision) if encoder.stem.width else nn.Identity()
         self.position = Embedding(modality.max_tokens, encoder.dim, precision=precision)
 
-    def forward(self, ids: Tensor) -> Tokens:
-        """ids: (batch, tokens) int64"""
-        return Tokens(self.project(self.embed(ids)) + self.position.rows(ids.shape[1]), ids != 0)
+    def forward(self, raw: Tensor) -> Tokens:
+        """raw: (batch, tokens) int64"""
+        return Tokens(self.project(self.embed(raw)) + self.position.rows(raw.shape[1]), raw != 0)

@@ -1,0 +1,31 @@
+"""What every fusion is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from triptych.model.config import FusionConfig, Precision
+from triptych.tokens import Tokens
+
+
+class Fusion(nn.Module, ABC):
+    """Turns the tokens of any modalities into one vector.
+
+    width:  of that vector
+    starts: where a modality's own features begin in it, for fusions that put them side by side
+    """
+
+    width: int
+    starts: Mapping[str, int]
+
+    @abstractmethod
+    def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
+        super().__init__()
+        self.starts = {}
+
+    @abstractmethod
+    def forward(self, streams: Mapping[str, Tokens]) -> Tensor:
+        """streams: any non-empty subset of the modalities → (batch, width)"""

@@ -1,0 +1,37 @@
+"""What every mixer is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from triptych.model.config import BlockConfig, Precision
+from triptych.tokens import Tokens
+
+
+class Mixer(nn.Module, ABC):
+    """Lets tokens talk to each other.
+
+    repeats: layers whose outputs hold the heads several times over, such as query, key and value side by side
+    """
+
+    repeats: ClassVar[Mapping[str, int]] = {}
+
+    @abstractmethod
+    def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, tokens: Tokens) -> Tensor:
+        """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
+
+    @abstractmethod
+    def received(self, tokens: Tokens) -> Tensor:
+        """How much the others look at each token: (batch, tokens)."""
+
+    @abstractmethod
+    def keys(self, tokens: Tokens) -> Tensor:
+        """What likeness of tokens compares: (batch, tokens, any)."""

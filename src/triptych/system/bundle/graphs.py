@@ -20,8 +20,8 @@ import torch
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 from torch.export import Dim
-from triptych.data.preprocess import ImageResize
 
+from triptych.data.preprocess import ImageResize
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.multimodal import Multimodal, example_input
 from triptych.schema import Modality
@@ -47,10 +47,13 @@ def export_graphs(model: Multimodal) -> dict[str, bytes]:
 
 
 def export_fused(model: Multimodal, *, ready: bool = False) -> bytes:
-    """One graph from all raw inputs, named as the modalities, to 'output' (batch, outputs)."""
+    """One graph from all raw inputs of one example, named as the modalities, to 'output' (1, outputs).
+
+    Only a text's length is left open: what is known beforehand is computed beforehand.
+    """
     model = model if ready else frozen(model)
-    raws = _examples(model, rows=2)
-    dynamic = [_raw_axes(model.schema[name]) for name in raws]
+    raws = _examples(model, rows=1)
+    dynamic = [{k: v for k, v in _raw_axes(model.schema[name]).items() if k} for name in raws]
     return _export(_Fused(model), list(raws.values()), list(raws), ["output"], dynamic)
 
 
@@ -156,7 +159,9 @@ class _IntegerDense(nn.Module):
     def __init__(self, dense: Dense) -> None:
         super().__init__()
         scale = dense.weight_scale()
-        self.register_buffer("weight", (dense.weight / scale.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8).t().contiguous())
+        self.register_buffer(
+            "weight", (dense.weight / scale.unsqueeze(1)).round().clamp(-127, 127).to(torch.int8).t().contiguous()
+        )
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros_like(scale, dtype=torch.int8))
         self.bias = dense.bias
@@ -206,7 +211,11 @@ _NODES: dict[Any, Any] = {
 
 
 def _export(
-    stage: nn.Module, args: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], axes: Sequence[dict[int, Any]]
+    stage: nn.Module,
+    args: Sequence[Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axes: Sequence[dict[int, Any]],
 ) -> bytes:
     """Trace, translate and tidy one stage; its ONNX file as bytes."""
     shapes = (tuple(axes),) if isinstance(stage, _Fused | _Decide) else tuple(axes)

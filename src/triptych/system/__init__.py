@@ -1,0 +1,1 @@
+"""Where and when to compute: bundles and what runs them. Nothing is imported here."""

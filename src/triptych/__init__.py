@@ -19,7 +19,7 @@ _HOME = {
     "compress": "algorithm",
     "export": "system.bundle",
     "fit": "train",
-    "load_data": "data",
+    "load_data": "data.read",
     "load_model": "model",
     "measure": "measure",
     "save_model": "model",

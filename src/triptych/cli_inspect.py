@@ -1,0 +1,114 @@
+"""`triptych inspect`: what a dataset, a saved model or a bundle is.  A bundle is looked at without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triptych.cli_show import Screen
+from triptych.report import words
+from triptych.system.runtime.check import row_shape
+
+if TYPE_CHECKING:
+    from triptych.schema import Schema
+
+HIDDEN = frozenset({"tokenizer", "center", "scale"})
+
+
+def look(path: str, screen: Screen) -> Mapping[str, Any]:
+    """Find out what stands at a path, show it and return it."""
+    folder = Path(path)
+    if (folder / "manifest.json").is_file():
+        return _bundle(folder, screen)
+    if (folder / "model.json").is_file():
+        return _model(folder, screen)
+    return _dataset(path, screen)
+
+
+def _bundle(folder: Path, screen: Screen) -> dict[str, Any]:
+    from triptych.system.runtime import Bundle
+
+    bundle = Bundle.load(folder, verify=True, check_golden=True)
+    manifest = bundle.manifest
+    screen.say(f"bundle {folder}: {len(manifest.files)} files match their hashes, golden answers match")
+    _show_schema(manifest.schema, screen)
+    points = [dataclasses.asdict(point) for point in manifest.points]
+    metric = manifest.schema.metric
+    rows = [
+        (p.name, ", ".join(p.modalities), p.engine, words.seconds(p.p50_s), words.quality(p.quality, metric))
+        for p in manifest.points
+    ]
+    if rows:
+        screen.table(("operating point", "modalities", "engine", "p50", "quality"), rows)
+    files = {name: {"bytes": entry.bytes, "sha256": entry.sha256} for name, entry in sorted(manifest.files.items())}
+    screen.table(("file", "bytes"), [(name, f"{entry['bytes']:,}") for name, entry in files.items()])
+    return {
+        "kind": "bundle",
+        "verified": True,
+        "size_bytes": bundle.size_bytes,
+        "bundle_bytes": bundle.bundle_bytes,
+        "schema": brief(manifest.schema),
+        "stages": {name: dict(stage.facts) for name, stage in manifest.stages.items()},
+        "points": points,
+        "recipe": manifest.recipe,
+        "provenance": manifest.provenance,
+        "files": files,
+    }
+
+
+def _model(folder: Path, screen: Screen) -> dict[str, Any]:
+    from triptych.model import load_model
+
+    model = load_model(folder)
+    params, flops = model.parameters_by_part(), model.flops()
+    screen.say(f"saved model {folder}")
+    _show_schema(model.schema, screen)
+    rows = [(part, f"{params[part]:,}", words.count(flops.get(part))) for part in params]
+    screen.table(
+        ("part", "parameters", "FLOPs"), [*rows, ("all", f"{sum(params.values()):,}", words.count(sum(flops.values())))]
+    )
+    return {
+        "kind": "model",
+        "schema": brief(model.schema),
+        "params": sum(params.values()),
+        "flops": sum(flops.values()),
+        "parts": {part: {"params": params[part], "flops": flops.get(part)} for part in params},
+        "recipe": list(model.config.recipe),
+    }
+
+
+def _dataset(path: str, screen: Screen) -> dict[str, Any]:
+    from triptych.data.read import load_data
+
+    data = load_data(path)
+    screen.say(f"dataset {data.name}")
+    _show_schema(data.schema, screen)
+    splits = {name: {"rows": len(split), "dropped": dict(split.dropped)} for name, split in data.splits.items()}
+    screen.table(("split", "rows"), [(name, f"{split['rows']:,}") for name, split in splits.items()])
+    return {
+        "kind": "dataset",
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "schema": brief(data.schema),
+        "splits": splits,
+    }
+
+
+def brief(schema: Schema) -> dict[str, Any]:
+    """A schema without tokenizer documents and per-channel figures."""
+    record = schema.to_dict()
+    modalities = [{k: v for k, v in m.items() if k not in HIDDEN} for m in record["modalities"]]
+    return {**record, "modalities": modalities}
+
+
+def _show_schema(schema: Schema, screen: Screen) -> None:
+    rows = [(m.name, m.kind, " × ".join(str(n or "any") for n in row_shape(m))) for m in schema.modalities]
+    screen.table(("modality", "kind", "one row"), rows)
+    goal = (
+        f"{len(schema.classes)} classes" if schema.classes else f"range {schema.range}" if schema.range else "a value"
+    )
+    screen.say(
+        f"{schema.task} of {schema.target!r} ({goal}), judged by {words.METRICS.get(schema.metric, schema.metric)}"
+    )

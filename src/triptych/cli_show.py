@@ -1,0 +1,133 @@
+"""What the command line prints: one JSON line for programs on stdout, everything for people on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triptych.report import words
+from triptych.report.model import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked command that has not started.
+
+    options: every option with its resolved value; out: the folder where a dry run leaves `plan.json`
+    """
+
+    command: str
+    options: Mapping[str, Any]
+    run: Callable[[Screen], Mapping[str, Any]]
+    out: Path | None = None
+
+    def write(self) -> dict[str, Any]:
+        """Write `plan.json` if there is a folder for it; return the plan as plain values."""
+        record = {"command": self.command, "options": plain({k: _text(v) for k, v in self.options.items()})}
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            path = self.out / "plan.json"
+            path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            return {"dry_run": True, **record, "plan": str(path)}
+        return {"dry_run": True, **record}
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(slots=True)
+class Screen:
+    """The terminal of a person; silent when only the JSON line is wanted."""
+
+    quiet: bool = False
+    _console: Console | None = field(default=None, repr=False)
+
+    @property
+    def console(self) -> Console:
+        """Writes to stderr."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(stderr=True, quiet=self.quiet, highlight=False)
+        return self._console
+
+    def say(self, text: str) -> None:
+        """One line, shown as it is."""
+        self.console.print(text, markup=False)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+        """A table, its cells shown as they are."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title or None, title_justify="left", header_style="dim")
+        for i, column in enumerate(columns):
+            table.add_column(Text(column), justify="left" if i == 0 else "right")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.console.print(table)
+
+    def pairs(self, facts: Mapping[str, Any], title: str = "") -> None:
+        """Names and values."""
+        self.table(("", ""), [(str(key), str(value)) for key, value in facts.items()], title)
+
+    def reports(self, reports: Mapping[str, Any]) -> None:
+        """One row per measured candidate."""
+        rows = [_report_row(name, report) for name, report in reports.items()]
+        self.table(("candidate", "quality", "p50", "p95", "peak memory", "size", "FLOPs"), rows)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[object], None]]:
+        """A callback that shows what it is told: text as a line, training progress as a status line that stays put."""
+        if self.quiet:
+            yield lambda _event: None
+            return
+        with self.console.status("working") as status:
+
+            def show(event: object) -> None:
+                if isinstance(event, str):
+                    self.say(event)
+                else:
+                    status.update(_status(event))
+
+            yield show
+
+
+def _status(event: object) -> str:
+    from rich.markup import escape
+
+    fraction, loss, best = (getattr(event, name, None) for name in ("fraction", "loss", "best"))
+    if fraction is None:
+        return escape(str(event))
+    parts = [f"{100 * fraction:.0f} %", f"loss {loss:.3f}" if loss is not None else ""]
+    return "training  " + "  ".join([*parts, f"best {best:.3f}" if best is not None else ""])
+
+
+def _report_row(name: str, report: Any) -> tuple[str, ...]:
+    record = report if isinstance(report, Mapping) else report.to_dict()
+    quality = words.quality(record.get("quality"), record.get("metric") or "")
+    ends = words.interval(record.get("quality_interval"), lambda v: words.quality(v, record.get("metric") or ""))
+    return (
+        name,
+        f"{quality} ({ends})" if ends else quality,
+        words.seconds(record.get("p50_s")),
+        words.seconds(record.get("p95_s")),
+        words.size(record.get("peak_bytes")),
+        words.size(record.get("size_bytes")),
+        words.count(record.get("flops")),
+    )
+
+
+def emit(record: Mapping[str, Any]) -> None:
+    """The JSON line that ends every command."""
+    sys.stdout.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()

@@ -280,7 +280,7 @@ def predict(
 
     def run(screen: Screen) -> Mapping[str, Any]:
         if out is None or inputs:
-            return answer_one(asked, inputs, screen)
+            return answer_one(asked, {name.replace("-", "_"): text for name, text in inputs.items()}, screen)
         source, part = (str(rows), None) if rows is not None else (str(data), split)
         return answer_rows(asked, source, split=part, out=out, screen=screen)
 

@@ -1,22 +1,46 @@
 """How to compute less.  A technique is its own file plus one line here."""
 
 from triptych.algorithm.recipe import dump_recipe, load_recipe, make_technique
+from triptych.algorithm.teaching.distill import Distill
+from triptych.algorithm.teaching.finetune import Finetune
+from triptych.algorithm.teaching.student import Student
 from triptych.algorithm.technique import Context, Needs, Range, Technique, compress
 from triptych.algorithm.tokens.keep import KeepTokens
 from triptych.algorithm.tokens.merge import MergeTokens
+from triptych.algorithm.weights.layers import PruneLayers
+from triptych.algorithm.weights.prune import PruneChannels, PruneHeads, PruneWidth
+from triptych.algorithm.weights.quantize import Int8, Int8Weights
 
 TECHNIQUES: dict[str, type[Technique]] = {
+    "Distill": Distill,
+    "Finetune": Finetune,
+    "Int8": Int8,
+    "Int8Weights": Int8Weights,
     "KeepTokens": KeepTokens,
     "MergeTokens": MergeTokens,
+    "PruneChannels": PruneChannels,
+    "PruneHeads": PruneHeads,
+    "PruneLayers": PruneLayers,
+    "PruneWidth": PruneWidth,
+    "Student": Student,
 }
 
 __all__ = [
     "TECHNIQUES",
     "Context",
+    "Distill",
+    "Finetune",
+    "Int8",
+    "Int8Weights",
     "KeepTokens",
     "MergeTokens",
     "Needs",
+    "PruneChannels",
+    "PruneHeads",
+    "PruneLayers",
+    "PruneWidth",
     "Range",
+    "Student",
     "Technique",
     "compress",
     "dump_recipe",

@@ -1,0 +1,1 @@
+"""Smaller and coarser weights."""

@@ -1,6 +1,8 @@
 """The shape of the project: which way imports point, what importing costs, what source files may hold."""
 
 import ast
+import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import triptych
+from triptych.data.limits import Limits
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "triptych"
@@ -30,7 +33,7 @@ MAY_IMPORT = {
     "report": ("errors", "schema", "tokens", "data", "model", "train", "algorithm", "measure", "system"),
     "cli": ("",),
 }
-RUNTIME_LIBRARIES = {"numpy", "onnxruntime"}
+RUNTIME_LIBRARIES = {"numpy", "onnxruntime", "safetensors"}  # safetensors: golden examples, on request
 FORBIDDEN_NAMES = {"NotImplementedError", "pickle", "cPickle", "cloudpickle", "dill", "shelve"}
 
 
@@ -136,3 +139,14 @@ def test_source_holds_no_stub_assert_or_pickle(path: Path) -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) != ("torch", "load"), f"torch.load in line {node.lineno}"
     assert not FORBIDDEN_NAMES & {name.split(".")[0] for name in imports(path)}
+
+
+def test_the_published_limits_are_the_real_ones() -> None:
+    limits = dataclasses.asdict(Limits())
+    published = dict(
+        re.findall(r"^\| `(max_\w+)` \| ([\d  ]+(?:MiB)?) \|", (ROOT / "SECURITY.md").read_text(), re.MULTILINE)
+    )
+    assert published.keys() == limits.keys()
+    for name, text in published.items():
+        scale = 1 << 20 if text.endswith("MiB") else 1
+        assert int(re.sub(r"\D", "", text)) * scale == limits[name], name

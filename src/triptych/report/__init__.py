@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from triptych.report.gather import answers, examples
 from triptych.report.inputs import drawable
 from triptych.report.model import RunRecord, plain
 
-__all__ = ["RunRecord", "drawable", "plain", "write_report"]
+__all__ = ["RunRecord", "answers", "drawable", "examples", "plain", "write_report"]
 
 
 def write_report(run: RunRecord | Mapping[str, Any], folder: str | Path) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from triptych.report import words
 from triptych.report.markup import Html, el
 from triptych.report.model import RunRecord
-from triptych.report.points import AXES, points
+from triptych.report.points import AXES, ledger, points
 
 MAX_DOTS = 1500
 
@@ -140,17 +140,18 @@ def _rejected(run: RunRecord, item: Mapping[str, Any]) -> Html:
 
 def modalities(run: RunRecord) -> Html | None:
     """What each modality costs in time and what quality is lost without it."""
-    if not run.modalities:
+    found = ledger(run)
+    if not found:
         return None
-    time = sum(m.get("p50_s") or 0 for m in run.modalities.values())
-    worth = max((abs(m.get("worth") or 0) for m in run.modalities.values()), default=0)
-    rows = [_modality(run, name, figures, time, worth) for name, figures in run.modalities.items()]
+    extra = [column for column in _EXTRA if any(m.get(column[0]) is not None for m in found.values())]
+    time = sum(m.get("p50_s") or 0 for m in found.values())
+    worth = max(abs(m.get("worth") or 0) for m in found.values())
+    rows = [_modality(run, name, figures, (time, worth), extra) for name, figures in found.items()]
     head = (
         "modality",
         "cost: its share of the encoders’ time",
         "worth: quality lost without it",
-        "alone",
-        "parameters",
+        *(e[1] for e in extra),
     )
     about = (
         "Cost is the time of the modality's own encoder. Worth is the quality lost when that input is missing; "
@@ -165,22 +166,30 @@ def modalities(run: RunRecord) -> Html | None:
     )
 
 
-def _modality(run: RunRecord, name: str, figures: Mapping[str, Any], time: float, worth: float) -> Html:
+_EXTRA: tuple[tuple[str, str, Callable[[float | None, str], str]], ...] = (
+    ("alone", "alone", words.quality),
+    ("params", "parameters", lambda value, _: words.count(value)),
+    ("flops", "FLOPs", lambda value, _: words.count(value)),
+)
+
+
+def _modality(
+    run: RunRecord, name: str, figures: Mapping[str, Any], most: tuple[float, float], extra: Sequence[Any]
+) -> Html:
     cost, value = figures.get("p50_s"), figures.get("worth")
-    share = f" · {100 * cost / time:.0f} %" if cost is not None and time else ""
+    share = f" · {100 * cost / most[0]:.0f}{words.NBSP}%" if cost is not None and most[0] else ""
     interval = words.interval(figures.get("worth_interval"), lambda v: words.difference(v, run.metric))
     return el(
         "tr",
         el("th", el("b", name), el("small", str(figures.get("kind", ""))), scope="row"),
-        el("td", el("span", words.seconds(cost) + share), _bar(cost, time, "cost")),
+        el("td", el("span", words.seconds(cost) + share), _bar(cost, most[0], "cost")),
         el(
             "td",
-            el("span", _worth(value, run.metric), title=interval or None),
+            el("span", _worth(value, run.metric)),
             el("small", interval),
-            _bar(value, worth, "worth" if (value or 0) >= 0 else "harm"),
+            _bar(value, most[1], "worth" if (value or 0) >= 0 else "harm"),
         ),
-        el("td", words.quality(figures.get("alone"), run.metric)),
-        el("td", words.count(figures.get("params"))),
+        *(el("td", write(figures.get(key), run.metric)) for key, _, write in extra),
     )
 
 

@@ -169,18 +169,26 @@ def candidates(run: RunRecord) -> Html | None:
 
 def environment(run: RunRecord) -> Html | None:
     """Where the figures were taken."""
-    facts = {**run.environment}
+    facts = dict(run.environment or run.reports.get(run.chosen, {}).get("environment", {}))
     if run.headline.get("wall_s") is not None:
         facts["whole run"] = words.seconds(run.headline["wall_s"])
     if not facts:
         return None
-    rows = [el("tr", el("th", name, scope="row"), el("td", _fact(value))) for name, value in facts.items()]
+    rows = [
+        el("tr", el("th", _title(name), scope="row"), el("td", _fact(name, value))) for name, value in facts.items()
+    ]
     return el("section", el("h2", "Environment"), el("table", el("tbody", *rows), class_="facts"), id="environment")
 
 
-def _fact(value: Any) -> str:
+def _title(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_", " ")
+
+
+def _fact(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{_title(key)} {_fact(key, item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
+    if name.endswith("_bytes") and isinstance(value, int | float):
+        return words.size(value)
     return words.NOT_MEASURED if value is None else str(value)

@@ -25,11 +25,11 @@ class RunRecord:
     steps:      in order of application, the first being the trained model itself: name, settings (text or mapping),
                 quality, quality_interval, p50_s, peak_bytes, size_bytes, seconds, note
     rejected:   as `steps`, with `reason`
-    modalities: name -> kind, p50_s, flops, params, size_bytes (its cost), worth (quality lost without it),
-                worth_interval, alone (quality with nothing else)
-    confusion:  classification: classes, counts (rows are true classes); regression: true, predicted
-    examples:   id, true, predicted, confidence, right, inputs (modality -> what `report.inputs.drawable` returns)
-    environment: name -> text or number
+    modalities: what to add to the modalities in the chosen report's `parts`: name -> params, alone (quality with
+                nothing else), or p50_s, flops, worth (quality lost without it), worth_interval where absent there
+    confusion:  what `report.answers` returns: classes, counts (rows are true classes), or true, predicted
+    examples:   what `report.examples` returns: id, true, predicted, confidence, right, inputs (modality -> `drawable`)
+    environment: name -> text or number; where empty, the chosen report's own is shown
     headline:   the last line of `triptych fit`
     """
 

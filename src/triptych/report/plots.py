@@ -8,7 +8,7 @@ from typing import Any
 
 from triptych.report import words
 from triptych.report.model import RunRecord
-from triptych.report.points import floor_quality, points
+from triptych.report.points import floor_quality, ledger, points
 
 INK, SOFT, ACCENT, SECOND, OTHER, BAD, LIMIT = (
     "#20262b",
@@ -35,7 +35,7 @@ def write_plots(run: RunRecord, folder: str | Path) -> list[Path]:
     wanted: tuple[tuple[str, bool, Callable[[RunRecord, Any], None]], ...] = (
         ("front.png", any(p["p50_s"] is not None for p in points(run)), _front),
         ("steps.png", bool(run.steps), _steps),
-        ("modalities.png", bool(run.modalities), _modalities),
+        ("modalities.png", bool(ledger(run)), _modalities),
     )
     return [_write(run, folder / name, drawing) for name, possible, drawing in wanted if possible]
 
@@ -108,9 +108,10 @@ def _modalities(run: RunRecord, figure: Any) -> None:
         ("p50_s", "cost: encoder time, ms", 1e3, SECOND),
         ("worth", "worth: quality lost without it", 1.0, ACCENT),
     )
-    names = [_label(name) for name in run.modalities]
+    found = ledger(run)
+    names = [_label(name) for name in found]
     for axes, (key, title, scale, color) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
-        values = [scale * (m.get(key) or 0) for m in run.modalities.values()]
+        values = [scale * (m.get(key) or 0) for m in found.values()]
         axes.barh(range(len(names)), values, color=color, height=0.5)
         axes.set_yticks(range(len(names)), names)
         axes.axvline(0, color=SOFT, linewidth=0.8)

@@ -68,3 +68,19 @@ def scatter_data(run: RunRecord) -> dict[str, Any]:
         "axes": [{"key": k, "name": n, "about": a, "limit": run.budget.get(k)} for k, n, a, _ in AXES],
         "points": drawn,
     }
+
+
+def ledger(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """Cost and worth by modality: what the chosen model's report measured, completed by `run.modalities`."""
+    parts = run.reports.get(run.chosen, {}).get("parts", {})
+    kinds = {m["name"]: m.get("kind", "") for m in run.schema.get("modalities", ()) if "name" in m}
+    names = [name for name in (*kinds, *run.modalities) if name in parts or name in run.modalities]
+    keys = ("p50_s", "flops", "params", "worth", "worth_interval")
+    return {
+        name: {
+            "kind": kinds.get(name, ""),
+            **{key: parts[name][key] for key in keys if key in parts.get(name, {})},
+            **run.modalities.get(name, {}),
+        }
+        for name in dict.fromkeys(names)
+    }

@@ -1,0 +1,65 @@
+"""Answers and examples from raw outputs, on a real little dataset read from a table."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from triptych.data.dataset import Dataset
+from triptych.data.read import load_data
+from triptych.report import RunRecord, answers, examples
+from triptych.report.points import ledger
+from triptych.schema import Modality, Schema
+
+CHOICE = Schema("s", (Modality("t", "text"),), "y", "classification", "accuracy", classes=("a", "b"))
+VALUE = Schema("s", (Modality("t", "text"),), "y", "regression", "mae")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    rows = 60
+    return load_data(
+        pd.DataFrame(
+            {
+                "note": [f"a note about number {i} of the day" for i in range(rows)],
+                "height": np.linspace(1, 2, rows),
+                "label": [("no", "yes")[i % 2] for i in range(rows)],
+            }
+        ),
+        target="label",
+    )
+
+
+def test_a_confusion_matrix_counts_known_rows() -> None:
+    outputs = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    found = answers(outputs, np.array([0, 0, 1, -1]), CHOICE)
+    assert found == {"classes": ["a", "b"], "counts": [[1, 1], [0, 1]]}
+
+
+def test_values_keep_known_rows() -> None:
+    found = answers(np.array([[0.5], [1.5]]), np.array([1.0, math.nan], np.float32), VALUE)
+    assert found == {"true": [1.0], "predicted": [0.5]}
+
+
+def test_examples_hold_inputs_and_at_most_half_wrong_answers(data: Dataset) -> None:
+    split = data.train
+    always_no = np.tile([2.0, 0.0], (len(split), 1))
+    found = examples(split, always_no, data.schema, count=6)
+    assert [e["right"] for e in found].count(False) == 3
+    assert len({e["id"] for e in found}) == len(found) == 6
+    assert found[0]["confidence"] == pytest.approx(1 / (1 + math.exp(-2)))
+    assert found[0]["inputs"]["note"]["text"].startswith("a note about")
+    assert found[0]["inputs"]["table"]["fields"].keys() == {"height"}
+
+
+def test_examples_of_a_faultless_model_are_all_right(data: Dataset) -> None:
+    perfect = np.eye(2)[data.train.targets]
+    assert all(e["right"] for e in examples(data.train, perfect, data.schema, count=4))
+
+
+def test_the_ledger_joins_the_report_and_the_record() -> None:
+    schema = {"modalities": [{"name": "image", "kind": "image"}, {"name": "text", "kind": "text"}]}
+    parts = {"image": {"p50_s": 0.1, "worth": 0.2}, "image.encode": {"p50_s": 0.1}}
+    run = RunRecord("d", schema, reports={"chosen": {"parts": parts}}, modalities={"image": {"alone": 0.6}})
+    assert ledger(run) == {"image": {"kind": "image", "p50_s": 0.1, "worth": 0.2, "alone": 0.6}}

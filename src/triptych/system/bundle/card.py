@@ -1,0 +1,126 @@
+"""The model card: what a bundle is for, what was measured, and where its limits are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from triptych.measure.report import Report
+from triptych.schema import Modality, Schema
+from triptych.system.runtime.wiring import Point
+
+_UNKNOWN = "not measured"
+
+
+def model_card(
+    schema: Schema,
+    *,
+    reports: Mapping[str, Report] | None = None,
+    points: Sequence[Point] = (),
+    recipe: Sequence[Mapping[str, Any]] = (),
+    provenance: Mapping[str, Any] | None = None,
+    purpose: str = "",
+    data: str = "",
+    licence: str = "",
+    limits: Sequence[str] = (),
+) -> str:
+    """Markdown text of a model card.  What is not given is said to be unknown, never left out.
+
+    reports: by candidate, the original first; recipe: techniques in the order applied
+    """
+    sections = {
+        "Purpose": purpose or f"Predict `{schema.target}` from {_list(schema.names)}. No other use has been tested.",
+        "Inputs and output": "\n".join([*(_input(m) for m in schema.modalities), _output(schema)]),
+        "Measured": _measured(reports or {}, schema),
+        "Operating points": _points(points),
+        "How it was made": "\n".join(_step(step) for step in recipe) or "Trained; not compressed.",
+        "Data": data or "Not stated by whoever exported this bundle.",
+        "Licence": licence or "Not stated by whoever exported this bundle; ask before you use it.",
+        "Limits": "\n".join(f"- {line}" for line in (*limits, *_standard_limits(schema))),
+        "Provenance": "\n".join(f"- {k}: {v}" for k, v in (provenance or {}).items()) or "Not recorded.",
+    }
+    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+    return f"# {schema.name}\n\n{body}\n"
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _input(modality: Modality) -> str:
+    match modality.kind:
+        case "image":
+            what = f"{modality.width}x{modality.height} pixels, {modality.channels} channels; other sizes are resized"
+        case "audio":
+            seconds = modality.max_samples / modality.sample_rate if modality.sample_rate else 0
+            what = f"{modality.sample_rate} Hz, up to {seconds:.3g} s; longer clips are cropped"
+        case "text":
+            what = f"up to {modality.max_tokens} tokens; longer texts are cropped"
+        case "series":
+            what = f"up to {modality.frames} frames of {modality.channels or len(modality.fields)} channels"
+        case "table":
+            what = f"the fields {_list(modality.fields)}"
+    return f"- `{modality.name}`: {modality.kind}, {what}"
+
+
+def _output(schema: Schema) -> str:
+    if schema.task == "classification":
+        return f"- output: a probability for each of {_list(schema.classes)}"
+    between = f", trained on values from {schema.range[0]:g} to {schema.range[1]:g}" if schema.range else ""
+    return f"- output: a value for `{schema.target}`{between}"
+
+
+def _measured(reports: Mapping[str, Report], schema: Schema) -> str:
+    if not reports:
+        return f"Nothing was measured when this bundle was exported; quality, latency and memory are {_UNKNOWN}."
+    titles = ("", schema.metric, "drop", "median", "95th percentile", "peak memory above the floor", "size")
+    rows = [titles, ("---",) * len(titles), *((name, *_figures(report)) for name, report in reports.items())]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    places = [f"`{name}`: {_place(report)}" for name, report in reports.items() if report.environment]
+    return "\n\n".join([table, *places])
+
+
+def _figures(report: Report) -> tuple[str, ...]:
+    return (
+        _number(report.quality, ".4g") + _interval(report.quality_interval),
+        _number(report.drop, ".3g") + _interval(report.drop_interval),
+        _number(report.p50_s, ".3g", scale=1e3, unit=" ms"),
+        _number(report.p95_s, ".3g", scale=1e3, unit=" ms"),
+        _number(report.peak_bytes, ".3g", scale=1e-6, unit=" MB"),
+        _number(report.size_bytes, ".3g", scale=1e-6, unit=" MB"),
+    )
+
+
+def _number(value: float | None, form: str, *, scale: float = 1.0, unit: str = "") -> str:
+    return _UNKNOWN if value is None else f"{value * scale:{form}}{unit}"
+
+
+def _interval(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f" ({pair[0]:.3g} to {pair[1]:.3g})"
+
+
+def _place(report: Report) -> str:
+    return ", ".join(f"{k} {v}" for k, v in report.environment.items() if isinstance(v, str | int | float))
+
+
+def _points(points: Sequence[Point]) -> str:
+    if not points:
+        return "None were measured; every prediction uses all that is present."
+    rows = [("name", "modalities", "graphs", "median", "quality"), ("---",) * 5]
+    for point in points:
+        median = _number(point.p50_s, ".3g", scale=1e3, unit=" ms")
+        rows.append((point.name, ", ".join(point.modalities), point.engine, median, _number(point.quality, ".4g")))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    name = step.get("technique", step.get("name", "step"))
+    knobs = ", ".join(f"{k}={v}" for k, v in step.items() if k not in {"technique", "name"})
+    return f"1. {name}({knobs})"
+
+
+def _standard_limits(schema: Schema) -> tuple[str, ...]:
+    missing = "any subset of the inputs is accepted, but quality without some of them is lower"
+    sure = "probabilities are the network's own and were not calibrated"
+    timing = "latency and memory hold for the machine and the thread count named above"
+    return (missing, *((sure,) if schema.task == "classification" else ()), timing)

@@ -37,7 +37,7 @@ class Sieve:
         if not len(rows):
             return
         if self.on_bad == "error":
-            more = f"; {len(rows) - 1} more rows are like it" if len(rows) > 1 else ""
+            more = f"; rows like it: {len(rows)}" if len(rows) > 1 else ""
             where, why = self.table.where(rows[0], column), explain(int(rows[0]))
             raise DataError(f"{where}: {why}, or leave such rows out with on_bad='drop'{more}")
         self.keep[rows] = False

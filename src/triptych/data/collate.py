@@ -25,10 +25,28 @@ _FORM: dict[str, tuple[type[np.generic], float]] = {
 
 
 def conform(modality: Modality, array: Array) -> Array:
-    """Resize an image to the schema's size; crop a clip, text or series to the schema's length."""
+    """Resize an image to the schema's size; crop a clip, text or series to the schema's length.
+
+    array: what `decode` returns.  Raises DataError if it has another shape or type.
+    """
+    _check_form(modality, array)
     if modality.kind == "image":
         return resize(array, modality.height, modality.width)
     return array if modality.kind == "table" else array[: length(modality) or None]
+
+
+def _check_form(modality: Modality, array: Array) -> None:
+    rest = {"image": (None, modality.channels), "series": (modality.channels,)}.get(modality.kind, ())
+    first = len(modality.fields) if modality.kind == "table" else None
+    expected = (first, *rest)
+    fits = len(array.shape) == len(expected) and all(
+        e in {None, 0, n} for e, n in zip(expected, array.shape, strict=True)
+    )
+    dtype = _FORM[modality.kind][0]
+    if not fits or array.dtype != dtype:
+        shape = tuple("any" if e is None else e for e in expected)
+        given = f"{array.shape} {array.dtype}"
+        raise DataError(f"{modality.name!r} is {given}, expected {shape} {dtype.__name__}; decode the value first")
 
 
 def length(modality: Modality) -> int:

@@ -21,6 +21,7 @@ _KEYS = {
     "series": {"channels", "rate_hz", "frames", "channel_names"},
     "table": {"fields"},
 }
+_WHOLE = {"height", "width", "channels", "sample_rate", "max_samples", "max_tokens", "frames"}
 _METRICS = {"classification": {"accuracy", "auroc"}, "regression": {"acc2", "mae"}}
 
 
@@ -68,15 +69,14 @@ def read_declaration(path: Path, *, target: str | None = None) -> Declaration:
 
 def parse_declaration(record: Mapping[str, Any], *, target: str | None = None, file: str = "schema") -> Declaration:
     """Check the tables of a dataset.toml.  Raises DataError."""
+    for key in ("target", "other_targets", "modalities", "group", "partition"):
+        if not isinstance(record.get(key, {}), Mapping):
+            raise DataError(f"{file}: {key!r} must be a table [{key}], got {record[key]!r}")
     chosen = _chosen_target(record, target, file)
     modalities = record.get("modalities", {})
     if not modalities:
         raise DataError(f"{file} declares no modality; add a table such as [modalities.image] with kind = 'image'")
-    if chosen["metric"] not in _METRICS.get(chosen["task"], ()):
-        allowed = {task: sorted(metrics) for task, metrics in _METRICS.items()}
-        raise DataError(
-            f"{file}: metric {chosen['metric']!r} does not fit task {chosen['task']!r}; choose of {allowed}"
-        )
+    _check_target(chosen, file)
     bounds = chosen.get("range")
     return Declaration(
         name=str(record.get("name", "dataset")),
@@ -111,14 +111,28 @@ def _chosen_target(record: Mapping[str, Any], target: str | None, file: str) -> 
     main = dict(record.get("target", {}))
     main.setdefault("task", record.get("task", "regression" if "range" in main else "classification"))
     main.setdefault("metric", record.get("metric", ""))
-    others = {other.get("column", name): dict(other) for name, other in record.get("other_targets", {}).items()}
-    known = {main.get("column"): main, **others}
+    others = {name: {"column": name, **other} for name, other in record.get("other_targets", {}).items()}
+    known = {str(entry.get("column")): entry for entry in (main, *others.values())}
     chosen = main if target is None else known.get(target)
     if chosen is None or "column" not in chosen:
-        raise DataError(f"{file} declares no target {target or 'column'!r}; it has {sorted(k for k in known if k)}")
+        raise DataError(f"{file} declares no target {target or 'column'!r}; it has {sorted(known)}")
     chosen["task"] = chosen.get("task") or "classification"
     chosen["metric"] = chosen.get("metric") or _default_metric(chosen)
     return chosen
+
+
+def _check_target(target: Mapping[str, Any], file: str) -> None:
+    metric, task, classes = target["metric"], target["task"], [str(name) for name in target.get("classes", ())]
+    if metric not in _METRICS.get(task, ()):
+        allowed = {name: sorted(metrics) for name, metrics in _METRICS.items()}
+        raise DataError(f"{file}: metric {metric!r} does not fit task {task!r}; choose of {allowed}")
+    if task == "classification" and (len(classes) < 2 or len(set(classes)) < len(classes)):
+        raise DataError(f"{file}: 'classes' must name at least two classes, each once, got {classes}")
+    if metric == "auroc" and target.get("positive") not in classes:
+        raise DataError(f"{file}: auroc needs 'positive' to be one of {classes}, got {target.get('positive')!r}")
+    bounds = target.get("range", (0, 1))
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise DataError(f"{file}: 'range' must be the smallest and the largest value, got {bounds}")
 
 
 def _default_metric(target: Mapping[str, Any]) -> str:
@@ -127,26 +141,42 @@ def _default_metric(target: Mapping[str, Any]) -> str:
     return "auroc" if target.get("positive") else "accuracy"
 
 
-def _modality(name: str, entry: Mapping[str, Any], file: str) -> Modality:
-    kind = entry.get("kind", "")
-    if kind not in _KEYS:
-        raise DataError(f"{file}: [modalities.{name}] has kind {kind!r}, expected one of {sorted(_KEYS)}")
+def _modality(name: str, entry: object, file: str) -> Modality:
+    where = f"{file}: [modalities.{name}]"
+    if not isinstance(entry, Mapping) or entry.get("kind") not in _KEYS:
+        given = entry.get("kind") if isinstance(entry, Mapping) else entry
+        raise DataError(f"{where} has kind {given!r}, expected one of {sorted(_KEYS)}")
+    kind = entry["kind"]
     if unknown := entry.keys() - _KEYS[kind] - _INFORMAL - {"kind", "column"}:
         known = sorted(_KEYS[kind] | {"kind", "column"})
-        raise DataError(f"{file}: [modalities.{name}] has unknown keys {sorted(unknown)}; {kind} knows {known}")
-    given = {key: entry[key] for key in _KEYS[kind] if key in entry}
-    if "rate_hz" in given:
-        given["rate_hz"] = float(given["rate_hz"])
-    if names := given.pop("channel_names", None):
-        given["fields"] = names
-    if kind == "audio" and given.pop("channels", 1) != 1:
-        raise DataError(f"{file}: [modalities.{name}] audio has 1 channel after loading; remove 'channels'")
-    if "fields" in given:
-        given["fields"] = tuple(str(item) for item in given["fields"])
+        raise DataError(f"{where} has unknown keys {sorted(unknown)}; {kind} knows {known}")
+    options = {key: entry[key] for key in _KEYS[kind] if key in entry}
+    _check_options(kind, options, where)
+    names = options.pop("channel_names", options.pop("fields", ()))
+    options["fields"] = tuple(str(item) for item in names)
+    if "rate_hz" in options:
+        options["rate_hz"] = float(options["rate_hz"])
     try:
-        return Modality(name=name, kind=kind, column=str(entry.get("column", name)), **given)
-    except (SchemaError, TypeError) as error:
+        return Modality(name=name, kind=kind, column=str(entry.get("column", name)), **options)
+    except SchemaError as error:
         raise DataError(f"{file}: {error}") from error
+
+
+def _check_options(kind: str, options: Mapping[str, Any], where: str) -> None:
+    for key, value in options.items():
+        if key in _WHOLE and (type(value) is not int or value < 1):
+            raise DataError(f"{where} {key!r} must be a whole number above 0, got {value!r}")
+        if key in {"fields", "channel_names"} and not (isinstance(value, list) and value):
+            raise DataError(f"{where} {key!r} must be a list of names, got {value!r}")
+    if type(options.get("rate_hz", 1)) not in {int, float} or options.get("rate_hz", 1) <= 0:
+        raise DataError(f"{where} 'rate_hz' must be frames per second above 0, got {options['rate_hz']!r}")
+    if kind == "image" and options.get("channels", 3) not in {1, 3}:
+        raise DataError(f"{where} an image has 1 or 3 channels, got {options['channels']}")
+    if kind == "audio" and options.get("channels", 1) != 1:
+        raise DataError(f"{where} a clip has 1 channel once it is loaded, got {options['channels']}")
+    names = options.get("channel_names")
+    if names is not None and len(names) != options.get("channels", len(names)):
+        raise DataError(f"{where} 'channel_names' has {len(names)} names for {options['channels']} channels")
 
 
 def _lines(declaration: Declaration, file: str) -> list[str]:

@@ -266,7 +266,8 @@ def _numbers(value: object, limits: Limits) -> Array:
         limits.check("max_values", value.size, "the number of values")
     try:
         # None becomes NaN; text and ragged lists do not convert
-        return np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+            return np.asarray(value, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected numbers of one shape ({error}); correct the row") from error
 

@@ -117,7 +117,7 @@ def _measure_audio(modality: Modality, feed: Feed, rows: Array) -> Modality:
 
 
 def _measure_text(modality: Modality, feed: Feed, rows: Array) -> Modality:
-    texts = _each(feed, rows, str)
+    texts = _each(feed, rows, _text_of)
     document, vocabulary = build_tokenizer(texts)
     ready = dataclasses.replace(modality, tokenizer=document, vocabulary=vocabulary, max_tokens=0)
     size = {text: len(decode(ready, text, feed.table.limits)) for text in set(texts)}
@@ -151,6 +151,12 @@ def _each(feed: Feed, rows: Array, read: Callable[[Any], Any]) -> list[Any]:
         except DataError as error:
             raise type(error)(f"{feed.table.where(int(row), feed.modality.column)}: {error}") from error
     return found
+
+
+def _text_of(value: object) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"expected text, got {type(value).__name__}; convert it to a string or correct 'kind'")
+    return value
 
 
 def _size_of(value: object) -> tuple[int, int]:

@@ -45,7 +45,7 @@ def by_share(units: Sequence[object], strata: Sequence[object], shares: Sequence
 
 
 def _every(order: Array, share: float) -> Array:
-    """Pick a share of the items at even distances."""
+    """Pick a share of the items at even distances, and at least one of two or more."""
     steps = np.floor((np.arange(len(order) + 1) + 0.5) * share)
     picked: Array = order[np.diff(steps) > 0]
-    return picked
+    return order[:1] if share > 0 and not len(picked) and len(order) > 1 else picked

@@ -31,7 +31,7 @@ class Source:
 
 def open_source(source: object, *, target: str | None = None) -> Source:
     """Open whatever `load_data` accepts.  Raises DataError."""
-    if source == "easy-vqa":
+    if isinstance(source, str) and source == "easy-vqa":
         declaration, tables, root = easy_vqa()
         return Source(declaration, tables, root)
     if not isinstance(source, str | Path):

@@ -11,7 +11,7 @@ from tests.system import tiny
 from triptych.errors import BundleError, SchemaError, UnknownModality
 from triptych.schema import Modality, Schema
 from triptych.system.runtime import Bundle
-from triptych.system.runtime.check import check_inputs
+from triptych.system.runtime.check import Checker
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ IMAGE, TEXT = np.zeros((1, 4, 4, 1), np.uint8), np.ones((1, 3), np.int64)
         ({"text": -TEXT}, SchemaError, r"ids must be in \[0, 32\), got \[-1, -1\]"),
         ({"text": TEXT * 32}, SchemaError, r"ids must be in"),
         ({"text": np.ones((1, 7), np.int64)}, SchemaError, "at most 6 are read"),
-        ({"image": IMAGE, "text": TEXT.repeat(2, axis=0)}, SchemaError, r"same number of rows, got \[1, 2\]"),
+        ({"image": IMAGE, "text": TEXT.repeat(2, axis=0)}, SchemaError, r"same number of rows, got 1 and 2"),
     ],
 )
 def test_what_is_not_an_input_is_refused(bundle, inputs, error, message):
@@ -123,12 +123,12 @@ NUMBERS = Schema(
 @pytest.mark.parametrize(("name", "shape"), [("audio", (1, 5)), ("series", (1, 3, 2)), ("table", (1, 2))])
 def test_numbers_may_be_missing_but_not_infinite(name, shape):
     values = np.full(shape, np.nan, np.float32)
-    check_inputs(NUMBERS, {name: values})
+    Checker(NUMBERS)({name: values})
     values[0, 0] = np.inf
     with pytest.raises(SchemaError, match="infinity"):
-        check_inputs(NUMBERS, {name: values})
+        Checker(NUMBERS)({name: values})
     with pytest.raises(SchemaError, match="must have the shape"):
-        check_inputs(NUMBERS, {name: values[:, :1]})
+        Checker(NUMBERS)({name: values[:, :1]})
 
 
 def test_a_profile_times_every_stage(bundle):

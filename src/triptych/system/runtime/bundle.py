@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from triptych.errors import BundleError, SchemaError
 from triptych.schema import Modality, Schema
 from triptych.system.runtime import files
-from triptych.system.runtime.check import check_inputs
+from triptych.system.runtime.check import Checker
 from triptych.system.runtime.manifest import MAX_MANIFEST_BYTES, Manifest
 from triptych.system.runtime.predict import Answer, Prediction, choose_point, predictions
 from triptych.system.runtime.stages import Stages
@@ -39,6 +39,8 @@ class Bundle:
         self.manifest = manifest
         self.stages = Stages(folder, manifest, self._read, threads=threads)
         self._verify = verify
+        self._check = Checker(manifest.schema)
+        self._sizes = {m.name: (m.height, m.width) for m in manifest.schema.modalities if m.kind == "image"}
         self._modalities: dict[str, Modality] = {}
         self._fused_first = _fused_first(manifest)
 
@@ -104,7 +106,7 @@ class Bundle:
         Returns logits (batch, classes), or (batch, 1) in target units.
         Raises SchemaError, BundleError.
         """
-        check_inputs(self.schema, inputs)
+        self._check(inputs)
         inputs = {name: self._fit(name, value) for name, value in inputs.items()}
         engine = self._engine(inputs, engine)
         return self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
@@ -153,7 +155,7 @@ class Bundle:
 
     def profile(self, inputs: Mapping[str, Array], repeat: int = 20) -> dict[str, list[float]]:
         """Seconds of each stage: '<modality>.encode', 'decide' and 'fused', as far as the bundle has them."""
-        check_inputs(self.schema, inputs)
+        self._check(inputs)
         inputs = {name: self._fit(name, value) for name, value in inputs.items()}
         calls: dict[str, Callable[[], object]] = {}
         if "decide" in self.manifest.stages:
@@ -193,7 +195,14 @@ class Bundle:
         from triptych.system.runtime.rows import Rows
 
         start = time.perf_counter()
-        inputs = Rows(rows, names, modality=self.modality, fit=self._fit_if_able, limits=limits or Limits())
+        inputs = Rows(
+            rows,
+            names,
+            modality=self.modality,
+            check=self._check.value,
+            fit=self._fit_if_able,
+            limits=limits or Limits(),
+        )
         answer = self.stages.point(inputs, point) if point else self._auto(inputs, names)
         seconds = (time.perf_counter() - start) / len(rows)
         return predictions(self.schema, answer, names, point=point.name if point else None, met=met, seconds=seconds)
@@ -238,9 +247,8 @@ class Bundle:
 
     def _fit(self, name: str, value: Array) -> Array:
         """Bring images to the schema's size; everything else has it already."""
-        modality = self.schema[name]
-        same = modality.kind != "image" or value.shape[1:3] == (modality.height, modality.width)
-        return value if same else self.stages.resize(name, value)
+        size = self._sizes.get(name)
+        return value if size is None or value.shape[1:3] == size else self.stages.resize(name, value)
 
     def _fit_if_able(self, name: str, value: Array) -> Array:
         """Like `_fit`; without a resize graph, collating resizes by the same formula."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from triptych.errors import SchemaError, UnknownModality
 from triptych.schema import Modality, Schema
 
 Array = NDArray[Any]
-_DTYPE = {
+_DTYPE: dict[str, np.dtype[Any]] = {
     "image": np.dtype(np.uint8),
     "audio": np.dtype(np.float32),
     "text": np.dtype(np.int64),
@@ -36,35 +36,45 @@ def row_shape(modality: Modality) -> tuple[int, ...]:
             return (len(modality.fields),)
 
 
-def check_inputs(schema: Schema, inputs: Mapping[str, Array]) -> None:
-    """Raise UnknownModality or SchemaError unless these are raw inputs of the schema with the same number of rows.
+@final
+class Checker:
+    """Knows the raw form of every modality of a schema."""
 
-    inputs: by modality name as `tokens.Batch` describes; images may have any size
-    """
-    if unknown := [name for name in inputs if name not in schema.names]:
-        raise UnknownModality(f"no encoder for {unknown}; this bundle has {list(schema.names)}")
-    rows = {len(check_value(schema[name], value)) for name, value in inputs.items()}
-    if len(rows) != 1:
-        raise SchemaError(
-            f"every modality must have the same number of rows, got {sorted(rows)}"
-            if rows
-            else f"every modality is missing; give at least one of {list(schema.names)}"
-        )
+    def __init__(self, schema: Schema) -> None:
+        self._forms = {m.name: (m, _DTYPE[m.kind], row_shape(m)) for m in schema.modalities}
 
+    def __call__(self, inputs: Mapping[str, Array]) -> None:
+        """Raise UnknownModality or SchemaError unless these are raw inputs with the same number of rows.
 
-def check_value(modality: Modality, value: Array) -> Array:
-    """The raw input of one modality.  value: (batch, …).  Raises SchemaError."""
-    dtype, shape = _DTYPE[modality.kind], row_shape(modality)
-    if not isinstance(value, np.ndarray) or value.dtype != dtype:
-        given = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        raise SchemaError(f"{modality.name!r} must be a numpy array of {dtype}, got {given}")
-    if value.shape[1:] != shape and not _fits(value.shape, shape, any_size=modality.kind == "image"):
-        wanted = ", ".join(["batch", *(str(axis or "any") for axis in shape)])
-        raise SchemaError(f"{modality.name!r} must have the shape ({wanted}), got {value.shape}")
-    if not value.size:
-        raise SchemaError(f"{modality.name!r} is empty: its shape is {value.shape}; leave a missing modality out")
-    _check_values(modality, value)
-    return value
+        inputs: by modality name as `tokens.Batch` describes; images may have any size
+        """
+        rows = -1
+        for name, value in inputs.items():
+            count = len(self.value(name, value))
+            if count != rows >= 0:
+                raise SchemaError(f"every modality must have the same number of rows, got {rows} and {count}")
+            rows = count
+        if rows < 0:
+            raise SchemaError(f"every modality is missing; give at least one of {list(self._forms)}")
+
+    def value(self, name: str, value: Array) -> Array:
+        """The raw input of one modality.  value: (batch, …)"""
+        if name not in self._forms:
+            raise UnknownModality(f"no encoder for {name!r}; this bundle has {list(self._forms)}")
+        modality, dtype, shape = self._forms[name]
+        if not isinstance(value, np.ndarray) or value.dtype != dtype:
+            given = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise SchemaError(f"{name!r} must be a numpy array of {dtype}, got {given}")
+        if value.shape[1:] != shape and not _fits(value.shape, shape, any_size=modality.kind == "image"):
+            wanted = ", ".join(["batch", *(str(axis or "any") for axis in shape)])
+            raise SchemaError(f"{name!r} must have the shape ({wanted}), got {value.shape}")
+        if not value.size:
+            raise SchemaError(f"{name!r} is empty: its shape is {value.shape}; leave a missing modality out")
+        if modality.kind == "text":
+            _check_ids(modality, value)
+        elif dtype.kind == "f" and np.isinf(value).any():
+            raise SchemaError(f"{name!r} holds an infinity; numbers must be finite, or NaN where missing")
+        return value
 
 
 def _fits(given: tuple[int, ...], shape: tuple[int, ...], *, any_size: bool) -> bool:
@@ -73,12 +83,11 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...], *, any_size: bool) -> 
     return len(given) == len(shape) + 1 and all(want in {0, have} for have, want in zip(given[1:], shape, strict=True))
 
 
-def _check_values(modality: Modality, value: Array) -> None:
-    if value.dtype.kind == "f" and np.isinf(value).any():
-        raise SchemaError(f"{modality.name!r} holds an infinity; numbers must be finite, or NaN where missing")
-    if modality.kind == "text":
-        if modality.max_tokens and value.shape[1] > modality.max_tokens:
-            raise SchemaError(f"{modality.name!r} has {value.shape[1]} tokens, at most {modality.max_tokens} are read")
-        low, high = int(value.min()), int(value.max())
-        if low < 0 or (modality.vocabulary and high >= modality.vocabulary):
-            raise SchemaError(f"{modality.name!r}: ids must be in [0, {modality.vocabulary}), got [{low}, {high}]")
+def _check_ids(modality: Modality, value: Array) -> None:
+    if modality.max_tokens and value.shape[1] > modality.max_tokens:
+        raise SchemaError(f"{modality.name!r} has {value.shape[1]} tokens, at most {modality.max_tokens} are read")
+    largest = np.maximum.reduce(value.view(np.uint64), axis=None)  # negative ids are the largest of all
+    if largest >= (modality.vocabulary or 1 << 63):
+        raise SchemaError(
+            f"{modality.name!r}: ids must be in [0, {modality.vocabulary}), got [{value.min()}, {value.max()}]"
+        )

@@ -12,7 +12,6 @@ from triptych.data.decode import decode, is_missing
 from triptych.data.limits import Limits
 from triptych.errors import SchemaError, UnknownModality
 from triptych.schema import Modality, Schema
-from triptych.system.runtime.check import check_value
 
 Array = NDArray[Any]
 
@@ -27,10 +26,12 @@ class Rows(Mapping[str, Array]):
         names: Sequence[str],
         *,
         modality: Callable[[str], Modality],
+        check: Callable[[str, Array], Array],
         fit: Callable[[str, Array], Array],
         limits: Limits,
     ) -> None:
-        self._rows, self._names, self._modality, self._fit, self._limits = rows, names, modality, fit, limits
+        self._rows, self._names, self._modality, self._limits = rows, names, modality, limits
+        self._check, self._fit = check, fit
         self._done: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
@@ -41,7 +42,7 @@ class Rows(Mapping[str, Array]):
             values = [decode(modality, row[name], self._limits) for row in self._rows]
             if modality.kind == "image":
                 values = [self._fit(name, value[None])[0] for value in values]
-            self._done[name] = check_value(modality, stack(modality, values))
+            self._done[name] = self._check(name, stack(modality, values))
         return self._done[name]
 
     def __contains__(self, name: object) -> bool:

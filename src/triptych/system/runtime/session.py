@@ -54,7 +54,7 @@ def open_session(name: str, graph: bytes, folder: str, stage: Stage, threads: in
 def run_session(name: str, session: InferenceSession, stage: Stage, feed: dict[str, Array]) -> list[Array]:
     """Outputs in the order of the manifest.  Raises BundleError where the graph fails."""
     try:
-        outputs: list[Array] = session.run(list(stage.outputs), feed)
+        outputs: list[Array] = session.run([*stage.outputs], feed)
     except Exception as error:
         raise BundleError(f"graph {name!r} failed: {error}") from error
     return outputs

@@ -32,6 +32,7 @@ class Stages:
     def __init__(self, folder: str, manifest: Manifest, read: Callable[[str], bytes], *, threads: int) -> None:
         self.manifest = manifest
         self._folder, self._read, self._threads = folder, read, threads
+        self._outputs = manifest.schema.outputs
         self._sessions: dict[str, InferenceSession] = {}
         self._lock = threading.Lock()
 
@@ -119,7 +120,7 @@ class Stages:
 
     def _answer(self, name: str, feed: Mapping[str, Array], batch: int) -> Array:
         (output,) = self.run(name, feed)
-        wanted = (batch, self.manifest.schema.outputs)
+        wanted = (batch, self._outputs)
         if output.shape != wanted:
             raise BundleError(f"graph {name!r} must give an output of shape {wanted}, got {output.shape}")
         return output

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -28,8 +27,9 @@ from triptych.train.config import TrainConfig
 from triptych.train.evaluate import Score, predict
 from triptych.train.folder import RunFolder
 from triptych.train.losses import Objective
+from triptych.train.precision import Arithmetic
 from triptych.train.progress import Interruption, TrainProgress, Watch
-from triptych.train.schedule import optimizer_for, rate, resolve_precision, step_seed
+from triptych.train.schedule import optimizer_for, rate, step_seed
 from triptych.train.state import Counters, Record, RunState, identity_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Run:
         self.device: torch.device = self.accelerator.device
         self.data, self.config, self.hooks, self.schema = data, config, hooks, schema
         self.model = copy.deepcopy(model).to(self.device).train()
-        self.precision = resolve_precision(config.precision, self.model, self.device)
+        self.arithmetic = Arithmetic(config.precision, self.model, self.device)
         network = Loss(self.model, hooks.objective)
         average = copy.deepcopy(self.model) if config.average else None
         self.state = RunState(network, average, optimizer_for(network, config), {}, Counters())
@@ -106,7 +106,7 @@ class Run:
     @cached_property
     def identity(self) -> Record:
         """What a resumed run must agree on."""
-        return identity_of(self.config, data=self.data.fingerprint, precision=self.precision, steps=self.steps)
+        return identity_of(self.config, data=self.data.fingerprint, precision=self.arithmetic.dtype, steps=self.steps)
 
     # ---- one step
 
@@ -144,8 +144,7 @@ class Run:
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         batch = self._prepared(batch)
-        half = self.precision == torch.bfloat16
-        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
+        with self.arithmetic.active():
             loss = self.network(batch)
         self.accelerator.backward(loss)
         if config.clip:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import torch
 from torch import nn
 from torch.optim import AdamW
 
 from triptych.model.dense import Embedding
-from triptych.train.config import Precision, TrainConfig
+from triptych.train.config import TrainConfig
 
 _MASK = (1 << 64) - 1
-_WIDE_ENOUGH = 256  # below, casting costs what the faster product saves (measured: bench/train_precision.py)
 
 
 def rate(progress: float, *, warmup: float, final: float) -> float:
@@ -60,30 +57,3 @@ def optimizer_for(network: nn.Module, config: TrainConfig) -> AdamW:
         {"params": [p for name, p in trained if name not in decayed], "weight_decay": 0.0},
     ]
     return AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(0.9, 0.98), fused=True)
-
-
-def resolve_precision(precision: Precision, network: nn.Module, device: torch.device) -> torch.dtype:
-    """Type that matrix products run in; "auto" picks bfloat16 only where it is native and pays.
-
-    On a CPU with AVX512-BF16 a transformer of width 128 trains 0.9 to 1.1 times as fast under autocast, one of width
-    256 1.4 times as fast, so the choice depends on the width of the network.
-    """
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    wide = _typical_width(network) >= _WIDE_ENOUGH
-    return torch.bfloat16 if wide and _native_bfloat16() else torch.float32
-
-
-def _typical_width(network: nn.Module) -> float:
-    """Mean of the narrower side of each linear layer, weighted by its size."""
-    parameters, names = dict(network.named_parameters()), decays(network)
-    layers = [parameters[name] for name in names if parameters[name].ndim == 2]
-    return sum(min(p.shape) * p.numel() for p in layers) / max(sum(p.numel() for p in layers), 1)
-
-
-def _native_bfloat16() -> bool:
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text() if info.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags

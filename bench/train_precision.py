@@ -1,0 +1,48 @@
+"""Seconds per training step by width, precision and attention kernel: the figures behind `Precision` "auto".
+
+Usage: python bench/train_precision.py [threads]
+A synthetic 90-token series and a batch of 64; the fastest of several interleaved rounds. Last line: JSON.
+"""
+
+import json
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+ROUNDS, TOKENS, BATCH = 5, 90, 64
+
+
+def encoder(width: int) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(width, 4, 4 * width, dropout=0.0, batch_first=True, norm_first=True)
+    return nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+
+
+def step_s(network: nn.Module, x: torch.Tensor, *, half: bool, kernel: SDPBackend) -> float:
+    begun = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half), sdpa_kernel(kernel):
+        loss = network(x).float().square().mean()
+    loss.backward()
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else torch.get_num_threads())
+    ways = {
+        f"{'bfloat16' if half else 'float32'}, {name}": (half, kernel)
+        for half in (False, True)
+        for name, kernel in (("fused", SDPBackend.FLASH_ATTENTION), ("plain", SDPBackend.MATH))
+    }
+    table = {}
+    for width in (32, 64, 96, 128, 256):
+        network, x = encoder(width), torch.randn(BATCH, TOKENS, width)
+        rounds = [{n: step_s(network, x, half=h, kernel=k) for n, (h, k) in ways.items()} for _ in range(ROUNDS)]
+        table[width] = {n: round(min(r[n] for r in rounds[1:]), 4) for n in ways}
+        print(width, table[width])
+    print(json.dumps({"threads": torch.get_num_threads(), "step_s": table}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -9,19 +11,21 @@ from triptych.system.bundle.graphs import export_graphs
 from triptych.system.bundle.write import write_bundle
 from triptych.tokens import Batch
 
+from .conftest import SCHEMA
 
-@pytest.fixture
-def model(data):
+
+@pytest.fixture(scope="module")
+def model():
     torch.manual_seed(0)
-    return build("late_fusion", data.schema, dim=8, depth=1, heads=2, head_hidden=4, hidden=4).eval()
+    return build("late_fusion", SCHEMA, dim=8, depth=1, heads=2, head_hidden=4, hidden=4).eval()
 
 
-@pytest.fixture
-def bundle(model, tmp_path):
+@pytest.fixture(scope="module")
+def bundle(model, tmp_path_factory):
     row = {"left": torch.tensor([[1.0, 0.0]]), "right": torch.tensor([[2.0]])}
     params = model.parameters_by_part()
     return write_bundle(
-        tmp_path / "bundle",
+        tmp_path_factory.mktemp("measured") / "bundle",
         schema=model.schema,
         graphs=export_graphs(model),
         golden_inputs=[{name: value.numpy() for name, value in row.items()}],
@@ -50,7 +54,8 @@ def test_the_size_of_a_bundle_is_all_but_its_golden_examples_and_card(bundle, tm
     assert found.size_bytes == sum(sizes.values()) - sizes["golden.safetensors"] - sizes["MODEL_CARD.md"]
 
 
-def test_a_damaged_bundle_is_an_error_before_anything_is_started(data, bundle):
-    (bundle / "manifest.json").write_text("{}")
+def test_a_damaged_bundle_is_an_error_before_anything_is_started(data, bundle, tmp_path):
+    damaged = shutil.copytree(bundle, tmp_path / "damaged")
+    (damaged / "manifest.json").write_text("{}")
     with pytest.raises(BundleError):
-        measure({"bundle": bundle}, data)
+        measure({"bundle": damaged}, data)

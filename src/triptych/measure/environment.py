@@ -27,6 +27,7 @@ def environment(*, threads: int) -> dict[str, Any]:
         "usable_cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else None,
         "memory_bytes": memory_bytes(),
         "threads": threads,
+        "load_1m": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": versions(_PACKAGES),

@@ -19,6 +19,7 @@ from triptych.errors import MeasureError
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LONGEST_LINE = 256 * 1024 * 1024
 _TAIL = 2000
+_PATIENCE_S = 2.0
 
 
 class Worker:
@@ -74,12 +75,9 @@ class Worker:
         self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self._pipe("stdin").close()
-        try:
-            self._child.wait(2.0)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._child.wait()
-        self._signal(signal.SIGKILL)  # whatever the child left behind in its group
+        self._status()
+        self._signal(signal.SIGKILL)  # the child if it did not end, and whatever it left behind in its group
+        self._child.wait()
         self._selector.close()
         self._pipe("stdout").close()
         self._log.close()
@@ -128,10 +126,13 @@ class Worker:
         return answer
 
     def _status(self) -> int | None:
-        try:
-            return self._child.wait(2.0)
-        except subprocess.TimeoutExpired:
-            return None
+        """Exit status within two seconds, or None.  Leaves the child unreaped, so that its number stays its own."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline:
+            if ended := os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+            time.sleep(0.002)
+        return None
 
     def _failure(self, what: str) -> MeasureError:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _TAIL))

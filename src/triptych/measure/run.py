@@ -44,7 +44,7 @@ def measure(
     repeat: int = 50,
     warmup: int = 5,
     threads: int = 1,
-    rounds: int = 10,
+    rounds: int = 25,
     parts: bool = True,
     folder: str | Path | None = None,
     timeout_s: float = 600.0,
@@ -55,7 +55,7 @@ def measure(
     candidates: by name, each a bundle folder, a saved model folder, a network, or a `Peer`
     repeat:     timed predictions per candidate, rounded up to a multiple of `rounds`
     warmup:     untimed predictions before the first round; each later round starts with one
-    rounds:     how often the candidates take turns
+    rounds:     how often the candidates take turns, at most `repeat` times
     parts:      also time every stage, and repeat the quality pass without each modality to learn its worth
     folder:     where to keep the raw outputs, one `.npz` per candidate
     timeout_s:  longest that a worker may take for one answer
@@ -63,7 +63,13 @@ def measure(
     Raises MeasureError when a worker fails or an output is not finite.
     """
     _check(candidates, data, split, {"repeat": repeat, "threads": threads, "rounds": rounds})
-    rows, each = data.splits[split], -(-repeat // rounds)
+    rows, rounds = data.splits[split], min(rounds, repeat)
+    each = -(-repeat // rounds)
+    context = {
+        **environment(threads=threads),
+        "dataset": {"name": data.name, "fingerprint": data.fingerprint, "split": split, "rows": len(rows)},
+        "protocol": {"rounds": rounds, "each": each, "warmup": warmup, "seed": seed, "order": list(candidates)},
+    }
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triptych-measure-")))
         lanes = _lanes(candidates, data.schema, scratch)
@@ -76,9 +82,6 @@ def measure(
             lane.taken.peak_bytes_total = peak_bytes(lane.pid)
         _describe(lanes, timed, find_rapl(), stages=parts)
         _answer(lanes, rows, scratch, worth=parts)
-    protocol = {"repeat": each * rounds, "rounds": rounds, "warmup": warmup, "seed": seed, "order": list(candidates)}
-    dataset = {"name": data.name, "fingerprint": data.fingerprint, "split": split, "rows": len(rows)}
-    context = {**environment(threads=threads), "dataset": dataset, "protocol": protocol}
     floor, first = floor_bytes(), lanes[0].taken
     reports: dict[str, Report] = {}
     for lane in lanes:

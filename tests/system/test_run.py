@@ -79,6 +79,16 @@ def test_a_fused_graph_alone_is_enough_for_whole_rows(tmp_path):
         bundle.run(tiny.example(2, "text"))
 
 
+def test_a_fused_graph_for_one_row_answers_batches(tmp_path):
+    bundle = Bundle.load(tiny.write(tmp_path / "b", graphs=tiny.graphs(one_row=True)))
+    inputs = batch(1, 2, 3)
+    for engine in ("auto", "fused", "staged"):
+        np.testing.assert_allclose(bundle.run(inputs, engine), tiny.expected(inputs), rtol=1e-4, atol=1e-5)
+    rows = [{"image": inputs["image"][i], "text": "what is"} for i in range(3)]
+    assert {one.engine for one in bundle.predict_many(rows)} == {"staged"}
+    assert bundle.predict(**rows[0]).engine == "fused"
+
+
 IMAGE, TEXT = np.zeros((1, 4, 4, 1), np.uint8), np.ones((1, 3), np.int64)
 
 

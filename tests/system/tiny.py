@@ -121,7 +121,8 @@ def renamed(nodes, name):
     return nodes
 
 
-def graphs(weights=WEIGHTS, fused_weights=None):
+def graphs(weights=WEIGHTS, fused_weights=None, one_row=False):
+    rows = 1 if one_row else "B"
     raw = {n: helper.make_tensor_value_info(n, *RAW[n]) for n in RAW}
     output = helper.make_tensor_value_info("output", F32, ["B", 3])
     pool = [constant(k, v) for k, v in POOL.items()]
@@ -134,10 +135,11 @@ def graphs(weights=WEIGHTS, fused_weights=None):
     for name in RAW:
         nodes, constants = encode_nodes(name, weights)
         found[f"{name}.encode"] = model(renamed(nodes, name), [raw[name]], streams(name, prefix=False), constants)
+        prefix = name == "text"  # both ways of naming are understood
         exit_nodes = [*pool_nodes(name), helper.make_node("MatMul", [f"{name}.pooled", "w"], ["output"])]
         found[f"{name}.exit"] = model(
-            renamed(exit_nodes, name),
-            streams(name, prefix=False),
+            exit_nodes if prefix else renamed(exit_nodes, name),
+            streams(name, prefix=prefix),
             [output],
             [*pool, constant("w", weights[f"{name}.exit"])],
         )
@@ -145,7 +147,7 @@ def graphs(weights=WEIGHTS, fused_weights=None):
     parts = [encode_nodes(name, used) for name in RAW]
     found["fused"] = model(
         [*parts[0][0], *parts[1][0], *decide],
-        list(raw.values()),
+        [helper.make_tensor_value_info(n, RAW[n][0], [rows, *RAW[n][1][1:]]) for n in RAW],
         [output],
         [*parts[0][1], *parts[1][1], *pool, constant("head", used["head"])],
     )

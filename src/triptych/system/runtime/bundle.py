@@ -102,13 +102,14 @@ class Bundle:
         """Answer a batch.
 
         inputs: by modality name as `tokens.Batch` describes, images at any size; a missing modality has no key
-        engine: one fused graph, a graph per stage, or whichever was measured to be faster
+        engine: one fused graph, a graph per stage, or whichever was measured to be faster; batches go through the
+            stages where the fused graph was exported for one row
         Returns logits (batch, classes), or (batch, 1) in target units.
         Raises SchemaError, BundleError.
         """
         self._check(inputs)
         inputs = {name: self._fit(name, value) for name, value in inputs.items()}
-        engine = self._engine(inputs, engine)
+        engine = self._engine(inputs, engine, rows=len(next(iter(inputs.values()))))
         return self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
 
     def predict(
@@ -203,19 +204,20 @@ class Bundle:
             fit=self._fit_if_able,
             limits=limits or Limits(),
         )
-        answer = self.stages.point(inputs, point) if point else self._auto(inputs, names)
+        answer = self.stages.point(inputs, point) if point else self._auto(inputs, names, rows=len(rows))
         seconds = (time.perf_counter() - start) / len(rows)
         return predictions(self.schema, answer, names, point=point.name if point else None, met=met, seconds=seconds)
 
-    def _auto(self, inputs: Mapping[str, Array], names: tuple[str, ...]) -> Answer:
-        engine = self._engine(dict.fromkeys(names), "auto")
+    def _auto(self, inputs: Mapping[str, Array], names: tuple[str, ...], *, rows: int) -> Answer:
+        engine = self._engine(dict.fromkeys(names), "auto", rows=rows)
         output = self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
         return Answer(output, (names,) * len(output), engine)
 
-    def _engine(self, present: Mapping[str, object], engine: Engine) -> Literal["fused", "staged"]:
+    def _engine(self, present: Mapping[str, object], engine: Engine, *, rows: int) -> Literal["fused", "staged"]:
         able = self.engines(present)
         if engine == "auto":
-            able = able if self._fused_first else able[::-1]
+            fused_first = self._fused_first and (rows == 1 or not self.stages.one_row)
+            able = able if fused_first else able[::-1]
             chosen = able[0] if able else None
         else:
             chosen = engine if engine in able else None

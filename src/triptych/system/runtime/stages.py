@@ -13,7 +13,7 @@ from triptych.errors import BundleError, SchemaError
 from triptych.system.runtime.manifest import Manifest
 from triptych.system.runtime.predict import Answer, softmax
 from triptych.system.runtime.session import open_session, run_session
-from triptych.system.runtime.wiring import Point, Tensor
+from triptych.system.runtime.wiring import Point, Stage, Tensor
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -32,6 +32,7 @@ class Stages:
     def __init__(self, folder: str, manifest: Manifest, read: Callable[[str], bytes], *, threads: int) -> None:
         self.manifest = manifest
         self._folder, self._read, self._threads = folder, read, threads
+        self.one_row = "fused" in manifest.stages and _is_one_row(manifest.stages["fused"])
         self._outputs = manifest.schema.outputs
         self._sessions: dict[str, InferenceSession] = {}
         self._lock = threading.Lock()
@@ -56,11 +57,16 @@ class Stages:
 
     def exit(self, name: str, stream: Stream) -> Array:
         """Answer on one modality alone: (batch, outputs)."""
-        return self._answer(f"{name}.exit", stream, len(next(iter(stream.values()))))
+        feed = {**stream, **{f"{name}.{key}": value for key, value in stream.items()}}
+        return self._answer(f"{name}.exit", feed, len(next(iter(stream.values()))))
 
     def fused(self, inputs: Mapping[str, Array]) -> Array:
-        """Answer with every modality in one graph: (batch, outputs)."""
-        return self._answer("fused", inputs, len(inputs[next(iter(inputs))]))
+        """Answer with every modality in one graph, row by row if it was exported for one row: (batch, outputs)."""
+        batch = len(inputs[next(iter(inputs))])
+        if batch == 1 or not self.one_row:
+            return self._answer("fused", inputs, batch)
+        rows = ({name: inputs[name][i : i + 1] for name in inputs} for i in range(batch))
+        return np.concatenate([self._answer("fused", row, 1) for row in rows])
 
     def staged(self, inputs: Mapping[str, Array]) -> Array:
         """Answer stage by stage with the modalities that are there: (batch, outputs)."""
@@ -132,6 +138,10 @@ class Stages:
                 stage = self.manifest.stages[name]
                 self._sessions[name] = open_session(name, graph, self._folder, stage, self._threads)
             return self._sessions[name]
+
+
+def _is_one_row(stage: Stage) -> bool:
+    return any(tensor.shape[:1] == (1,) for tensor in (*stage.inputs.values(), *stage.outputs.values()))
 
 
 def _absent(tensor: Tensor, batch: int) -> Array:

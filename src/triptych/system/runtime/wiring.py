@@ -109,7 +109,8 @@ def _check_modality(modality: Modality, stages: Mapping[str, Stage]) -> set[str]
     encoder = stages.get(f"{modality.name}.encode", Stage({}, {}))
     keys = set(encoder.outputs)
     _check_sides(f"{modality.name}.encode", encoder, {modality.name}, keys)
-    _check_sides(f"{modality.name}.exit", stages.get(f"{modality.name}.exit"), keys, {"output"})
+    either = keys | {f"{modality.name}.{key}" for key in keys}
+    _check_sides(f"{modality.name}.exit", stages.get(f"{modality.name}.exit"), either, {"output"})
     resizer = stages.get(f"{modality.name}.resize")
     if resizer and (len(resizer.inputs), len(resizer.outputs)) != (1, 1):
         raise BundleError(f"{modality.name}.resize must have one input and one output, got {resizer}")

@@ -15,6 +15,7 @@ from triptych.errors import DataError
 from triptych.report import RunRecord, drawable, write_report
 from triptych.report.headline import verdict
 from triptych.report.inputs import envelope
+from triptych.report.inputs_view import _spark
 from triptych.report.markup import Html, el
 from triptych.report.page import page
 from triptych.report.points import floor_quality, points
@@ -202,13 +203,33 @@ def test_inputs_of_every_kind_can_be_drawn() -> None:
     clip = drawable(audio, np.r_[np.ones(50), np.full(50, np.nan)].astype(np.float32))
     assert clip["seconds"] == 0.5
     assert "src" in clip
-    assert "src" not in drawable(audio, np.ones(200_000, np.float32))
+    assert "src" not in drawable(audio, np.ones(300_000, np.float32))
     series = drawable(Modality("s", "series", channels=8), np.full((500, 8), np.nan, np.float32))
     assert len(series["lines"]) == 6
     assert series["hidden"] == 2
     assert drawable(Modality("t", "text"), "x" * 900)["text"].endswith("…")
     assert drawable(Modality("v", "table", fields=("a", "b")), [1.5, float("nan")])["fields"] == {"a": 1.5, "b": None}
     assert drawable(Modality("t", "text"), None) == {"kind": "text", "absent": True}
+
+
+def test_a_series_shows_its_fullest_channels() -> None:
+    frames = np.full((4, 8), np.nan, np.float32)
+    frames[:, 7], frames[:2, 5] = 1, 2
+    lines = drawable(Modality("s", "series", channels=8), frames)["lines"]
+    assert list(lines) == ["0", "1", "2", "3", "5", "7"]
+    assert lines["5"] == [2, 2, None, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 1.0, None, 0.0], "M0.0 37.0L0.0 37.0L33.3 3.0M100.0 37.0L100.0 37.0"),
+        ([None, 5.0], "M100.0 37.0L100.0 37.0"),
+        ([None], ""),
+    ],
+)
+def test_a_sparkline_breaks_at_gaps_and_dots_what_stands_alone(values: list[float | None], expected: str) -> None:
+    assert _spark(values) == expected
 
 
 def test_records_name_only_fields_that_exist() -> None:

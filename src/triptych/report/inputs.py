@@ -16,7 +16,7 @@ from triptych.schema import Modality
 THUMBNAIL_PIXELS = 160
 WAVE_POINTS = 120
 SERIES_LINES = 6
-MAX_AUDIO_BYTES = 120_000
+MAX_AUDIO_BYTES = 200_000
 MAX_TEXT = 400
 
 
@@ -82,11 +82,13 @@ def _text(_: Modality, value: Any) -> dict[str, Any]:
 
 
 def _series(modality: Modality, value: Any) -> dict[str, Any]:
-    frames = np.asarray(value, np.float32).reshape(len(value), -1)[:, :SERIES_LINES]
+    """The channels with the most samples, thinned; the others are only counted."""
+    frames = np.asarray(value, np.float32).reshape(len(value), -1)
+    names = [*modality.fields, *(str(i) for i in range(len(modality.fields), frames.shape[1]))]
+    fullest = np.sort(np.argsort(-np.isfinite(frames).sum(axis=0), kind="stable")[:SERIES_LINES])
     step = max(1, math.ceil(len(frames) / WAVE_POINTS))
-    names = (*modality.fields, *(str(i) for i in range(frames.shape[1])))[: frames.shape[1]]
-    lines = {name: _numbers(frames[::step, i]) for i, name in enumerate(names)}
-    return {"lines": lines, "hidden": max(0, modality.channels - SERIES_LINES)}
+    lines = {names[i]: _numbers(frames[::step, i]) for i in fullest}
+    return {"lines": lines, "hidden": frames.shape[1] - len(fullest)}
 
 
 def _table(modality: Modality, value: Any) -> dict[str, Any]:

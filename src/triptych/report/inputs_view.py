@@ -107,19 +107,20 @@ def _series(name: str, given: Mapping[str, Any]) -> Html:
 
 
 def _spark(values: Sequence[float | None]) -> str:
-    """A path over 100 × 40, broken where a value is missing."""
+    """A path over 100 × 40, broken where a value is missing; a value between two gaps is a dot."""
     known = [v for v in values if v is not None]
     if not known:
         return ""
     low, high = min(known), max(known)
     spread = (high - low) or 1.0
-    parts, pen = [], "M"
+    parts, started = [], False
     for i, value in enumerate(values):
         if value is None:
-            pen = "M"
+            started = False
             continue
-        parts.append(f"{pen}{100 * i / max(len(values) - 1, 1):.1f} {37 - 34 * (value - low) / spread:.1f}")
-        pen = "L"
+        place = f"{100 * i / max(len(values) - 1, 1):.1f} {37 - 34 * (value - low) / spread:.1f}"
+        parts.append(f"L{place}" if started else f"M{place}L{place}")
+        started = True
     return "".join(parts)
 
 

@@ -370,3 +370,8 @@ def test_decoding_loads_only_what_it_needs():
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_reading_loads_no_torch():
+    code = "import sys; import triptych.data.read, triptych.data.infer; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 
 from tests.conftest import clip, png
-from triptych.data.measured import build_tokenizer, robust_scale, target_scale
+from triptych.data.feed import Table
+from triptych.data.measured import build_tokenizer, measure_modality, robust_scale, target_scale
 from triptych.data.read import load_data
 from triptych.errors import DataError
+from triptych.schema import Modality
 
 
 def load(frame: dict[str, list[object]], **options):
@@ -85,9 +90,27 @@ def test_text_length_is_the_99th_percentile():
     ],
 )
 def test_image_size_when_it_is_not_declared(sizes, expected):
-    images = [png(np.zeros((*size, 3), np.uint8)) for size in sizes]
+    images = [png(np.full((*size, 3), (9, 0, 0), np.uint8)) for size in sizes]
     schema = load({"image": images}, split=(1.0, 0.0, 0.0)).schema
     assert (schema["image"].height, schema["image"].width, schema["image"].channels) == (*expected, 3)
+
+
+def test_inline_sound_needs_a_declared_rate():
+    with pytest.raises(DataError, match="sample rate of 'sound' is unknown; declare 'sample_rate'"):
+        measure_modality(Modality(name="sound", kind="audio"), *table_of([[0.0, 0.1, 0.2]] * 2))
+    measured = measure_modality(Modality(name="sound", kind="audio", sample_rate=100), *table_of([[0.0, 0.1, 0.2]] * 2))
+    assert measured.max_samples == 3
+
+
+def table_of(values: list[object]) -> tuple[Table, np.ndarray]:
+    return Table("train", pa.table({"sound": values}), root=Path()), np.arange(len(values))
+
+
+def test_grey_pictures_saved_in_colour_count_as_grey():
+    grey = png(np.full((4, 4, 3), 90, np.uint8))
+    colour = png(np.full((4, 4, 3), (90, 91, 90), np.uint8))
+    assert load({"image": [grey] * 4}, split=(1.0, 0.0, 0.0)).schema["image"].channels == 1
+    assert load({"image": [grey, colour] * 2}, split=(1.0, 0.0, 0.0)).schema["image"].channels == 3
 
 
 def test_series_scale_ignores_missing_samples():

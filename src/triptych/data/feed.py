@@ -39,6 +39,7 @@ class Table:
         self.memory = memory or Memory(0)
         self.ids = _ids(table)
         self._feeds: dict[Modality, Feed] = {}
+        self._present: dict[str, Array] = {}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -46,6 +47,14 @@ class Table:
     def where(self, row: int, column: str) -> str:
         """Name a value for an error message."""
         return f"{self.name} row {row} (id {str(self.ids[row])!r}), column {column!r}"
+
+    def present(self, columns: list[str]) -> Array:
+        """Which rows hold a value in any of the columns: (rows,) bool."""
+        for name in columns:
+            if name not in self._present:
+                self._present[name] = _column_present(self.table[name])
+        present: Array = np.logical_or.reduce([self._present[name] for name in columns])
+        return present
 
     def feed(self, modality: Modality) -> Feed:
         """The reader of one modality; the same modality gives the same reader."""
@@ -59,8 +68,9 @@ class Feed:
 
     def __init__(self, table: Table, modality: Modality, *, memory: Memory | None = None) -> None:
         self.table, self.modality = table, modality
-        self._columns = [table.table[name] for name in columns_of(modality, table.table.column_names)]
-        self.present = _present(self._columns)
+        columns = columns_of(modality, table.table.column_names)
+        self._columns = [table.table[name] for name in columns]
+        self.present = table.present(columns)
         self._item, items = self._unique_items()
         shape = _full_shape(modality)
         dtype = blank(modality, 0, 0).dtype
@@ -209,12 +219,6 @@ def _is_nested(array: pa.Array) -> bool:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, bool | int | float) else math.nan
-
-
-def _present(columns: list[pa.ChunkedArray]) -> Array:
-    """Which rows hold a value: (rows,) bool."""
-    present: Array = np.logical_or.reduce([_column_present(column) for column in columns])
-    return present
 
 
 def _column_present(column: pa.ChunkedArray) -> Array:

@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from triptych.data.decode import clip_header, decode, media_bytes
 from triptych.data.feed import Feed, Table
-from triptych.data.header import image_format, image_size
+from triptych.data.header import image_size
+from triptych.data.limits import Limits
 from triptych.errors import DataError
 from triptych.schema import Modality
 
@@ -92,9 +94,9 @@ def _p99(lengths: Sequence[int]) -> int:
 def _measure_image(modality: Modality, feed: Feed, rows: Array) -> Modality:
     if modality.height and modality.width and modality.channels:
         return modality
-    height, width = _common_size(Counter(_each(feed, rows, _size_of)))
+    height, width = _common_size(Counter(_each(feed, rows, partial(_size_of, limits=feed.table.limits))))
     height, width = modality.height or height, modality.width or width
-    channels = modality.channels or max(_each(feed, rows[:64], _channels_of))
+    channels = modality.channels or max(_each(feed, rows[:64], partial(_channels_of, limits=feed.table.limits)))
     return dataclasses.replace(modality, height=height, width=width, channels=channels)
 
 
@@ -108,8 +110,10 @@ def _common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _measure_audio(modality: Modality, feed: Feed, rows: Array) -> Modality:
-    headers = _each(feed, rows, lambda value: _clip_of(value, modality))
-    rate = modality.sample_rate or Counter(rate for _, rate in headers if rate).most_common(1)[0][0]
+    headers = _each(feed, rows, partial(_clip_of, rate=modality.sample_rate, limits=feed.table.limits))
+    rate = modality.sample_rate or _most_common(rate for _, rate in headers)
+    if not rate:
+        raise DataError(f"the sample rate of {modality.name!r} is unknown; declare 'sample_rate' in dataset.toml")
     step = max(1, round(rate / 100))
     longest = min(_p99([frames for frames, _ in headers]), int(MAX_CLIP_S * rate))
     samples = modality.max_samples or math.ceil(longest / step) * step
@@ -128,7 +132,7 @@ def _measure_text(modality: Modality, feed: Feed, rows: Array) -> Modality:
 def _measure_series(modality: Modality, feed: Feed, rows: Array) -> Modality:
     arrays = [feed.decoded(int(row)) for row in rows]
     real = [array for array in arrays if array is not None]
-    channels = modality.channels or Counter(array.shape[1] for array in real).most_common(1)[0][0]
+    channels = modality.channels or _most_common(array.shape[1] for array in real)
     frames = modality.frames or _p99([len(array) for array in real])
     center, scale = robust_scale(np.concatenate([a[:frames] for a in real if a.shape[1] == channels]))
     return dataclasses.replace(modality, channels=channels, frames=frames, center=center, scale=scale)
@@ -136,10 +140,14 @@ def _measure_series(modality: Modality, feed: Feed, rows: Array) -> Modality:
 
 def _measure_table(modality: Modality, feed: Feed, rows: Array) -> Modality:
     arrays = [feed.decoded(int(row)) for row in rows]
-    width = Counter(len(array) for array in arrays if array is not None).most_common(1)[0][0]
+    width = _most_common(len(array) for array in arrays if array is not None)
     center, scale = robust_scale(np.stack([a for a in arrays if a is not None and len(a) == width]))
     fields = modality.fields or tuple(f"f{i}" for i in range(width))
     return dataclasses.replace(modality, fields=fields, center=center, scale=scale)
+
+
+def _most_common(numbers: Iterable[int]) -> int:
+    return Counter(numbers).most_common(1)[0][0]
 
 
 def _each(feed: Feed, rows: Array, read: Callable[[Any], Any]) -> list[Any]:
@@ -159,30 +167,24 @@ def _text_of(value: object) -> str:
     return value
 
 
-def _size_of(value: object) -> tuple[int, int]:
-    return value.shape[:2] if isinstance(value, np.ndarray) else image_size(media_bytes(value))
+def _size_of(value: object, *, limits: Limits) -> tuple[int, int]:
+    return value.shape[:2] if isinstance(value, np.ndarray) else image_size(media_bytes(value, limits))
 
 
-def _channels_of(value: object) -> int:
-    if isinstance(value, np.ndarray):
-        return value.shape[2] if value.ndim == 3 else 1
-    import io
-
-    from PIL import Image
-
-    data = media_bytes(value)
-    with Image.open(io.BytesIO(data), formats=(image_format(data),)) as image:
-        return 1 if image.mode in {"1", "L", "LA", "I", "I;16"} else 3
+def _channels_of(value: object, *, limits: Limits) -> int:
+    """1 for an image without colour, else 3."""
+    pixels = decode(Modality(name="image", kind="image", channels=3), value, limits)
+    return 1 if (pixels == pixels[..., :1]).all() else 3
 
 
-def _clip_of(value: object, modality: Modality) -> tuple[int, int]:
+def _clip_of(value: object, *, rate: int, limits: Limits) -> tuple[int, int]:
     """(frames, sample rate) of a clip; an inline one without a rate has rate 0."""
     if isinstance(value, np.ndarray | list):
-        return len(value), modality.sample_rate
+        return len(value), rate
     if isinstance(value, dict) and value.get("array") is not None:
         return len(value["array"]), int(value.get("sampling_rate") or 0)
-    frames, rate, _ = clip_header(media_bytes(value))
-    return frames, rate
+    frames, declared, _ = clip_header(media_bytes(value, limits))
+    return frames, declared
 
 
 _MEASURES: dict[str, Callable[[Modality, Feed, Array], Modality]] = {

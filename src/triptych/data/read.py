@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, get_args
 
@@ -18,7 +17,7 @@ from triptych.data.measured import measure_modality, target_scale
 from triptych.data.partition import NAMES, by_column, by_share
 from triptych.data.sources import Source, open_rows, open_source
 from triptych.errors import DataError
-from triptych.schema import Schema
+from triptych.schema import Modality, Schema
 
 Array = NDArray[Any]
 DEFAULT_LIMITS = Limits()
@@ -154,7 +153,7 @@ def _assemble(
     train_rows = _kept("train", sieve, train_rows)
     modalities = tuple(measure_modality(m, sieve.table, train_rows) for m in declaration.modalities)
     for before, after in zip(declaration.modalities, modalities, strict=True):
-        if dataclasses.replace(before, center=after.center, scale=after.scale) != after:
+        if _form(before) != _form(after):
             for other in sieves.values():
                 check_values(other, after)
     center, scale = (0.0, 1.0) if declaration.classes else target_scale(targets[train_table][train_rows])
@@ -166,6 +165,12 @@ def _assemble(
         dropped = sieves[table].dropped(rows)
         splits[name] = Split(name, sieves[table].table, schema, kept, targets[table][kept], groups, dropped)
     return Dataset(schema, splits, declaration.about)
+
+
+def _form(modality: Modality) -> tuple[object, ...]:
+    """What decides whether a value can be decoded at all."""
+    tokenizer = bool(modality.tokenizer)
+    return modality.sample_rate, modality.channels, len(modality.fields), tokenizer
 
 
 def _kept(name: str, sieve: Sieve, rows: Array) -> Array:

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Dict
 
 from triptych.cli_options import DEFAULT_DATA, DataOptions, Overrides, config_file, literals, name_candidates, read
-from triptych.cli_show import Plan, Screen, emit
+from triptych.cli_show import Plan, Screen, emit, without_samples
 from triptych.errors import TriptychError
 
 COMMON = Group("For every command", sort_key=99)
@@ -212,7 +212,7 @@ def measure(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             (out / "reports.json").write_text(json.dumps(records, allow_nan=False) + "\n", encoding="utf-8")
-        return {"reports": {name: {k: v for k, v in r.items() if k != "samples_s"} for name, r in records.items()}}
+        return {"reports": {name: without_samples(record) for name, record in records.items()}}
 
     options = {"candidates": {k: str(v) for k, v in named.items()}, "data": data, "split": split, "repeat": repeat}
     return Plan("measure", {**options, "warmup": warmup, "threads": threads, "out": out, **asdict(reading)}, run, out)

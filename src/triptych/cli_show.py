@@ -80,10 +80,10 @@ class Screen:
         """Names and values."""
         self.table(("", ""), [(str(key), str(value)) for key, value in facts.items()], title)
 
-    def reports(self, reports: Mapping[str, Any]) -> None:
+    def reports(self, reports: Mapping[str, Mapping[str, Any]]) -> None:
         """One row per measured candidate."""
-        rows = [_report_row(name, report) for name, report in reports.items()]
-        self.table(("candidate", "quality", "p50", "p95", "peak memory", "size", "FLOPs"), rows)
+        head = ("candidate", "quality", "95 % interval", "drop", "p50", "of the first", "peak memory", "size", "FLOPs")
+        self.table(head, [_report_row(name, report) for name, report in reports.items()])
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[object], None]]:
@@ -112,19 +112,26 @@ def _status(event: object) -> str:
     return "training  " + "  ".join([*parts, f"best {best:.3f}" if best is not None else ""])
 
 
-def _report_row(name: str, report: Any) -> tuple[str, ...]:
-    record = report if isinstance(report, Mapping) else report.to_dict()
-    quality = words.quality(record.get("quality"), record.get("metric") or "")
-    ends = words.interval(record.get("quality_interval"), lambda v: words.quality(v, record.get("metric") or ""))
+def _report_row(name: str, record: Mapping[str, Any]) -> tuple[str, ...]:
+    metric, ratio = str(record.get("metric") or ""), record.get("p50_ratio")
     return (
         name,
-        f"{quality} ({ends})" if ends else quality,
+        words.quality(record.get("quality"), metric),
+        words.interval(record.get("quality_interval"), lambda v: words.quality(v, metric)),
+        words.difference(record.get("drop"), metric),
         words.seconds(record.get("p50_s")),
-        words.seconds(record.get("p95_s")),
+        words.NOT_MEASURED if ratio is None else f"{words.number(ratio)}×",
         words.size(record.get("peak_bytes")),
         words.size(record.get("size_bytes")),
         words.count(record.get("flops")),
     )
+
+
+def without_samples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without its raw samples, and its parts without theirs."""
+    kept = {key: value for key, value in record.items() if key not in {"samples_s", "parts"}}
+    parts = {name: without_samples(part) for name, part in record.get("parts", {}).items()}
+    return {**kept, "parts": parts} if parts else kept
 
 
 def emit(record: Mapping[str, Any]) -> None:

@@ -309,10 +309,10 @@ def test_numbers(modality, value, expected):
     ("modality", "value", "message"),
     [
         (SERIES, [[1, 2, 3]], r"expected \(frames, 2\) numbers, got \(1, 3\)"),
-        (SERIES, [[1, 2], [3]], "numbers of one shape"),
+        (SERIES, [[1, 2], [3]], "expected numbers, in rows of one length"),
         (SERIES, [[np.inf, 2]], "infinite"),
         (TABLE, [1, 2, 3], r"expected \(2,\) numbers, got \(3,\)"),
-        (TABLE, ["x", 1], "numbers of one shape"),
+        (TABLE, ["x", 1], "expected numbers, in rows of one length"),
         (TABLE, {"c": 1}, r"unknown fields \['c'\]; known are \['a', 'b'\]"),
         (TABLE, [1e300, 1], "infinite"),
     ],

@@ -146,6 +146,47 @@ def test_guessing_needs_a_target_and_an_input():
         load_data(pd.DataFrame({"x": [1, "a"], "y": [0, 1]}))
 
 
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"x": [2**70, 1], "y": [0, 1]}, "a column of mixed types"),
+        ({"x": [1, 2], "y": [[1, 2], [3]]}, "must hold text or numbers, got list"),
+        ({"x": [1.0, np.inf], "y": [0, 1]}, "row 1 .*column 'table': found an infinite number"),
+        ({"x": ["gone.png"] * 2, "y": [0, 1]}, "row . .*column 'x': the file 'gone.png' does not exist"),
+        ({"x": [1, 2], "y": [None, None]}, "target 'y' has 0 classes"),
+    ],
+)
+def test_odd_columns_are_one_clear_error(frame, message):
+    with pytest.raises(DataError, match=message):
+        load_data(pd.DataFrame(frame), split=(1.0, 0.0, 0.0))
+
+
+def test_two_columns_of_one_name(tmp_path):
+    (tmp_path / "a.csv").write_text("x,x,label\n1,2,a\n1,2,b\n")
+    with pytest.raises(DataError, match=r"a\.csv has several columns named \['x'\]; rename all but one"):
+        load_data(tmp_path / "a.csv")
+
+
+def test_categories_and_odd_identifiers():
+    frame = pd.DataFrame(
+        {"id": [None] * 20, "text": pd.Categorical(["a b", "c d"] * 10), "y": pd.Categorical([1, 2] * 10)}
+    )
+    data = load_data(frame)
+    assert (data.schema["text"].kind, data.schema.classes) == ("text", ("1", "2"))
+    assert len(set(data.train.ids)) == len(data.train)
+
+
+def test_how_a_file_is_split_may_be_declared(tmp_path):
+    rows = "".join(f"{i},{i % 2},{['train', 'val', 'test'][i % 3]}\n" for i in range(30))
+    (tmp_path / "a.csv").write_text("x,label,part\n" + rows)
+    path, _ = write_dataset_toml(tmp_path / "a.csv")
+    text = path.read_text()
+    path.write_text(text + '\n[partition]\ncolumn = "part"\n')
+    assert [len(split) for split in load_data(tmp_path).splits.values()] == [10, 10, 10]
+    path.write_text(text + "\n[partition]\nshares = [0.4, 0.2, 0.4]\nseed = 4\n")
+    assert [len(split) for split in load_data(tmp_path).splits.values()] == [12, 6, 12]
+
+
 def test_the_split_may_be_a_column_or_shares():
     frame = pd.DataFrame({"x": range(COUNT), "y": [0, 1] * 20, "fold": ["train", "train", "dev", "Test"] * 10})
     data = load_data(frame, split="fold")

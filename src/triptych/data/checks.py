@@ -96,7 +96,10 @@ def label_texts(values: pa.ChunkedArray) -> list[str | None]:
     """Class names as text: 3.0 becomes '3', true becomes 'true', NaN and blanks become None."""
     if pa.types.is_floating(values.type):
         return [None if v is None or v != v else f"{v:g}" for v in values.to_pylist()]  # noqa: PLR0124
-    texts = pc.cast(values, pa.string()).to_pylist()
+    try:
+        texts = pc.cast(values, pa.string()).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"a target of classes must hold text or numbers, got {values.type}; convert it") from error
     return [text if text and text.strip() else None for text in texts]
 
 
@@ -128,7 +131,7 @@ def _class_targets(sieve: Sieve, values: pa.ChunkedArray, classes: tuple[str, ..
 def _values(sieve: Sieve, values: pa.ChunkedArray, column: str) -> Array:
     try:
         targets: Array = pc.cast(values, pa.float64()).to_numpy().astype(np.float32)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
             f"{sieve.table.name}, column {column!r}: a regression target must be numbers ({error})"
         ) from error

@@ -22,6 +22,7 @@ _KEYS = {
     "table": {"fields"},
 }
 _WHOLE = {"height", "width", "channels", "sample_rate", "max_samples", "max_tokens", "frames"}
+_TYPES = {"column": str, "task": str, "metric": str, "positive": str, "classes": list, "range": list, "shares": list}
 _METRICS = {"classification": {"accuracy", "auroc"}, "regression": {"acc2", "mae"}}
 
 
@@ -69,9 +70,7 @@ def read_declaration(path: Path, *, target: str | None = None) -> Declaration:
 
 def parse_declaration(record: Mapping[str, Any], *, target: str | None = None, file: str = "schema") -> Declaration:
     """Check the tables of a dataset.toml.  Raises DataError."""
-    for key in ("target", "other_targets", "modalities", "group", "partition"):
-        if not isinstance(record.get(key, {}), Mapping):
-            raise DataError(f"{file}: {key!r} must be a table [{key}], got {record[key]!r}")
+    _check_tables(record, file)
     chosen = _chosen_target(record, target, file)
     modalities = record.get("modalities", {})
     if not modalities:
@@ -107,6 +106,20 @@ def write_declaration(declaration: Declaration, path: Path, *, file: str = "", n
         raise DataError(f"{path.name} exists already in {path.parent.name!r}; correct it or remove it") from error
 
 
+def _check_tables(record: Mapping[str, Any], file: str) -> None:
+    tables = {key: record.get(key, {}) for key in ("target", "other_targets", "modalities", "group", "partition")}
+    others = tables["other_targets"]
+    tables |= {f"other_targets.{key}": value for key, value in others.items()} if isinstance(others, Mapping) else {}
+    for key, value in tables.items():
+        if not isinstance(value, Mapping):
+            raise DataError(f"{file}: {key!r} must be a table [{key}], got {value!r}")
+        for option, kind in _TYPES.items():
+            if option in value and not isinstance(value[option], kind):
+                raise DataError(f"{file}: [{key}] {option!r} must be a {kind.__name__}, got {value[option]!r}")
+    if unknown := tables["partition"].keys() - {"column", "shares", "seed"}:
+        raise DataError(f"{file}: [partition] has unknown keys {sorted(unknown)}; known are column, shares, seed")
+
+
 def _chosen_target(record: Mapping[str, Any], target: str | None, file: str) -> dict[str, Any]:
     main = dict(record.get("target", {}))
     main.setdefault("task", record.get("task", "regression" if "range" in main else "classification"))
@@ -131,7 +144,7 @@ def _check_target(target: Mapping[str, Any], file: str) -> None:
     if metric == "auroc" and target.get("positive") not in classes:
         raise DataError(f"{file}: auroc needs 'positive' to be one of {classes}, got {target.get('positive')!r}")
     bounds = target.get("range", (0, 1))
-    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+    if len(bounds) != 2 or {type(bound) for bound in bounds} - {int, float} or not bounds[0] < bounds[1]:
         raise DataError(f"{file}: 'range' must be the smallest and the largest value, got {bounds}")
 
 
@@ -143,7 +156,7 @@ def _default_metric(target: Mapping[str, Any]) -> str:
 
 def _modality(name: str, entry: object, file: str) -> Modality:
     where = f"{file}: [modalities.{name}]"
-    if not isinstance(entry, Mapping) or entry.get("kind") not in _KEYS:
+    if not isinstance(entry, Mapping) or str(entry.get("kind")) not in _KEYS:
         given = entry.get("kind") if isinstance(entry, Mapping) else entry
         raise DataError(f"{where} has kind {given!r}, expected one of {sorted(_KEYS)}")
     kind = entry["kind"]

@@ -269,7 +269,7 @@ def _numbers(value: object, limits: Limits) -> Array:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
             return np.asarray(value, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"expected numbers of one shape ({error}); correct the row") from error
+        raise DataError("expected numbers, in rows of one length; correct the row") from error
 
 
 def _finite_or_nan(numbers: Array) -> Array:

@@ -52,9 +52,9 @@ def open_rows(source: object) -> tuple[pa.Table, Path]:
     if isinstance(source, str | Path):
         return read_table(Path(source)), Path(source).parent
     if isinstance(source, pa.Table):
-        return source, Path()
+        return _plain_columns(source, "the table"), Path()
     if hasattr(source, "to_dict") and hasattr(source, "columns"):
-        return _from_frame(source), Path()
+        return _plain_columns(_from_frame(source), "the data frame"), Path()
     raise DataError(f"expected a folder, a CSV or parquet file, or a DataFrame, got {type(source).__name__}")
 
 
@@ -68,9 +68,9 @@ def read_table(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
         if path.suffix == ".csv":
             import pyarrow.csv
 
-            return pyarrow.csv.read_csv(path)
+            return _plain_columns(pyarrow.csv.read_csv(path), path.name)
         wanted = None if columns is None else [n for n in pq.read_schema(path).names if n in set(columns)]
-        return pq.read_table(path, columns=wanted)
+        return _plain_columns(pq.read_table(path, columns=wanted), path.name)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path.name} is not a readable {path.suffix[1:]} file: {error}; write it anew") from error
 
@@ -138,13 +138,24 @@ def _needed(declared: Declaration) -> set[str]:
     return columns | {"id", declared.target, declared.group, str(declared.partition.get("column", ""))}
 
 
+def _plain_columns(table: pa.Table, name: str) -> pa.Table:
+    """Give categories their values.  Raises DataError on two columns of one name."""
+    names = table.column_names
+    if twice := sorted({column for column in names if names.count(column) > 1}):
+        raise DataError(f"{name} has several columns named {twice}; rename all but one")
+    for number, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(number, column.name, table[number].cast(column.type.value_type))
+    return table
+
+
 def _from_frame(frame: Any) -> pa.Table:
     try:
         listed = {
             name: frame[name].map(_plain) if frame[name].dtype == object else frame[name] for name in frame.columns
         }
         return pa.Table.from_pandas(type(frame)(listed), preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"the data frame has a column of mixed types: {error}; give each column one type") from error
 
 

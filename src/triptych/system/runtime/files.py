@@ -22,6 +22,9 @@ MANIFEST, WEIGHTS, GOLDEN, CARD = "manifest.json", "graphs/weights.bin", "golden
 _NAME = re.compile(r"(graphs/[A-Za-z_]\w*(\.(encode|exit|resize))?\.onnx|tokenizer\.[A-Za-z_]\w*\.json)", re.ASCII)
 _CHUNK = 1 << 20
 _SMALL = 32 << 20
+_FLAGS = os.O_RDONLY  # and, where the system has them: follow no link, wait for no pipe, translate nothing
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _FLAGS |= getattr(os, _flag, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def _check_plain(name: str, info: os.stat_result) -> None:
 
 def _open(folder: str, name: str) -> IO[bytes]:
     try:
-        descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(os.path.join(folder, name), _FLAGS)
     except OSError as error:
         raise BundleError(f"cannot read {name} of the bundle {folder!r}: {error.strerror}") from error
     file = os.fdopen(descriptor, "rb")

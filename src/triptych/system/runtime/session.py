@@ -1,18 +1,19 @@
 """onnxruntime sessions, set up for one prediction at a time in little memory.
 
-Measured on two transformers of 0.1 M and 2.2 M parameters, batch 1, one thread, fresh processes, three rounds each;
-resident memory is above a process that has imported numpy and onnxruntime (46 MB, of which onnxruntime is 21):
+Measured with onnxruntime 1.32 on two transformers of 0.1 M and 2.2 M parameters, batch 1, one thread, fresh processes,
+three rounds each. Memory is what the larger one's process peaks at above numpy and onnxruntime (46 MB, of which
+onnxruntime is 21); about 10 MB of it are onnxruntime's own code:
 
-  weights      embedded in the graph 33 MB; kept as external data that onnxruntime maps tensor by tensor 31 MB and
-               loads in 21 ms instead of 31; handed over in memory 33–36 MB, and the gap grows with the weights, as
-               they are held twice. So: external data, in a file that was hashed and a graph that was scanned.
-  arena        on 31 MB; off 31–39 MB from one process to the next (malloc fragments) and no faster. On.
-  pattern      memory pattern off saves 1 MB of 31 and costs 7 % of a 0.1 ms prediction. On.
-  prepacking   off saves 2 MB and costs 13–25 %. On.
-  optimisation basic instead of all costs up to 60 %. All.
-  spinning     without effect on one thread; without it two threads answer a small graph half as fast. On.
-  run          4.7 µs for the smallest graph; fixed bindings 3.3, fresh bindings 6.6, OrtValues 36. So `run`: its
-               overhead is under 2 % of a prediction of 0.1 ms.
+  weights      external data that onnxruntime maps tensor by tensor: 23 MB, loads in 21 ms; embedded in the graph 25 to
+               28 MB, 31 ms; handed over in memory 24 to 28 MB, and held twice while loading. So external, in a file
+               that was hashed, from a graph that was scanned.
+  arena        off: 23 to 31 MB from one process to the next, as malloc fragments, and no faster. On.
+  pattern      memory pattern off: 1 MB less, but 7 % slower on a prediction of 0.1 ms. On.
+  prepacking   off: up to 2 MB less, but 13 to 25 % slower. On.
+  optimisation basic instead of all: up to 60 % slower. All.
+  spinning     no effect on one thread; off, two threads answer a small graph half as fast. On.
+  run          4.7 µs for the smallest graph; fixed bindings 3.3, fresh bindings 6.6, OrtValues 36. So `run`: it is
+               within 2 % of the best for a prediction of 0.1 ms.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def open_session(name: str, graph: bytes, folder: str, stage: Stage, threads: in
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     options.add_session_config_entry(_FOLDER_KEY, os.path.join(folder, os.path.dirname(WEIGHTS)))
+    if stage.facts.get("precision") == "int8_weights":  # integers are how they are stored, not how they multiply
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -86,9 +86,9 @@ class TaskLoss:
 
 def task_loss(config: TrainConfig, schema: Schema, targets: np.ndarray) -> TaskLoss:
     """The task's loss with the options of a training configuration.  targets: (rows,) of the training split"""
-    weights = balanced_weights(targets, schema.outputs) if config.class_weights else ()
     if config.class_weights and schema.task != "classification":
         raise RecipeError("class_weights needs a classification task; set it to False for regression")
+    weights = balanced_weights(targets, schema.outputs) if config.class_weights else ()
     return TaskLoss(config.label_smoothing, weights, config.exit_weight)
 
 

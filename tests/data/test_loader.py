@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import CLASSIFICATION, as_table, classification_rows, write_dataset
+from tests.conftest import CLASSIFICATION, as_table, classification_rows, png, write_dataset
 from triptych.data.collate import collate
+from triptych.data.decode import decode
 from triptych.data.loader import batch_of, batches, order
 from triptych.data.read import load_data
 from triptych.errors import DataError, UnknownModality
@@ -85,6 +87,18 @@ def test_a_decoded_row_is_kept(tiny_dataset, monkeypatch):
     monkeypatch.setattr("triptych.data.feed.decode", None)
     again = [b.inputs["image"] for b in batches(data.train, batch_size=16, seed=0)]
     assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_rows_that_share_a_file_are_decoded_once(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(png(np.full((4, 4, 3), (9, 0, 0), np.uint8)))
+    frame = pd.DataFrame({"picture": ["a.png"] * 20, "text": ["same words"] * 20, "label": [0, 1] * 10})
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    data = load_data(tmp_path / "rows.csv")
+    kinds = []
+    monkeypatch.setattr("triptych.data.feed.decode", lambda m, *rest: kinds.append(m.kind) or decode(m, *rest))
+    for _ in range(2):
+        list(batches(data.train, batch_size=5, seed=0))
+    assert sorted(kinds) == ["image", "text"]
 
 
 def test_workers_give_the_same_batches(tiny_dataset, tiny_data):

@@ -347,6 +347,17 @@ def test_rows_without_a_target(tiny_data, tiny_regression_data):
         assert (split.targets == -1).all() if unknown else np.isnan(split.targets).all()
 
 
+def test_rows_that_all_lack_a_modality(tiny_data):
+    schema = tiny_data.schema.only("text", "table")
+    with pytest.raises(
+        DataError, match=r"column 'table' .* is missing; .* or add an empty column if every row lacks it"
+    ):
+        load_rows(pd.DataFrame({"text": ["a calm thing"]}), schema)
+    split = load_rows(pd.DataFrame({"text": ["a calm thing"], "table": [None]}), schema)
+    assert split.example(0)["table"] is None
+    assert list(split.stack(np.array([0]))[0]) == ["text"]
+
+
 def test_rows_need_a_modality(tiny_data):
     with pytest.raises(DataError, match=r"rows row 0 .*every modality is missing"):
         load_rows(pd.DataFrame({"text": [None, "x"]}), tiny_data.schema.only("text"))

@@ -34,16 +34,19 @@ def easy_vqa() -> tuple[Declaration, dict[str, pa.Table], Path]:
         group="picture",
         about={"title": "easy-VQA", "licence": "MIT", "source": "pip package easy-vqa 1.0"},
     )
-    tables = {"train": _table("train", *train), "test": _table("test", *test)}
-    return declaration, tables, Path(package.__file__).parent
+    root = Path(package.__file__).parent
+    tables = {"train": _table("train", *train, root=root), "test": _table("test", *test, root=root)}
+    return declaration, tables, root
 
 
-def _table(split: str, questions: tuple[list[str], list[str], list[int]], paths: dict[int, str]) -> pa.Table:
+def _table(
+    split: str, questions: tuple[list[str], list[str], list[int]], paths: dict[int, str], *, root: Path
+) -> pa.Table:
     asked, answers, pictures = questions
     return pa.table(
         {
             "id": [f"{split}-{number}" for number in range(len(asked))],
-            "image": [str(paths[picture]) for picture in pictures],
+            "image": [Path(paths[picture]).relative_to(root).as_posix() for picture in pictures],
             "question": asked,
             "answer": answers,
             "picture": [f"{split}-{picture}" for picture in pictures],

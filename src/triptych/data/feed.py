@@ -105,8 +105,9 @@ class Feed:
         """Decode and pad rows, from memory where they are known.  rows: (batch,) int64 → (batch, …)"""
         if self._store is None:
             return stack(self.modality, [self.decoded(int(row)) for row in rows])
-        for row in rows[~self._stored[self._item[rows]]]:
-            self._keep(int(row))
+        unknown = rows[~self._stored[self._item[rows]]]
+        for first in np.unique(self._item[unknown], return_index=True)[1]:
+            self._keep(int(unknown[first]))
         batch = self._store[self._item[rows]]
         return _trim(batch) if self.modality.kind == "text" else batch
 
@@ -168,7 +169,7 @@ def columns_of(modality: Modality, available: list[str]) -> list[str]:
         return list(modality.fields)
     raise DataError(
         f"column {modality.column!r} of modality {modality.name!r} is missing; the table has {available}; "
-        "correct 'column' in dataset.toml"
+        "correct 'column' in dataset.toml, or add an empty column if every row lacks it"
     )
 
 

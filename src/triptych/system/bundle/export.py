@@ -1,0 +1,110 @@
+"""A network to a bundle folder: graphs, golden examples, facts and card, verified before it appears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from triptych.data.collate import collate
+from triptych.errors import BundleError
+from triptych.measure.report import Report
+from triptych.system.bundle.card import model_card
+from triptych.system.bundle.graphs import export_graphs
+from triptych.system.bundle.write import write_bundle
+from triptych.system.runtime import Point
+from triptych.tokens import Batch
+
+if TYPE_CHECKING:
+    from triptych.data.dataset import Dataset
+    from triptych.model.multimodal import Multimodal
+
+GOLDEN_ROWS = 16
+PACKAGES = ("triptych", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+TOLERANCE = {"float32": 1e-3, "int8_weights": 1e-3, "int8": 5e-2}  # rounding ties on the activation grid add up
+
+
+def export(
+    model: Multimodal,
+    folder: str | Path,
+    data: Dataset,
+    *,
+    points: Sequence[Point] | None = None,
+    reports: Mapping[str, Report] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+) -> Path:
+    """Write a network as a bundle that runs without PyTorch.
+
+    data:      where the golden examples come from: the first rows of its validation split
+    points:    operating points; None means one, with everything present
+    reports:   measurements to keep in the manifest and the card, the original's first
+    facts:     what else is known of the bundle's making, such as dataset, seed or commit
+    tolerance: largest difference between network and runtime, times the larger of 1 and the row's largest number
+
+    Raises ParityError, and leaves what was at `folder` as it was, when the runtime's answers differ by more.
+    """
+    model = model.cpu().eval()
+    rows, outputs = golden_rows(model, data)
+    made = {
+        "packages": {name: version(name) for name in PACKAGES},
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        **(facts or {}),
+    }
+    used = (Point("full", model.schema.names, "fused"),) if points is None else tuple(points)
+    steps = [{"technique": step} for step in model.config.recipe]
+    card = model_card(model.schema, reports=reports, points=used, recipe=steps, provenance=made)
+    return write_bundle(
+        Path(folder),
+        schema=model.schema,
+        graphs=export_graphs(model),
+        golden_inputs=rows,
+        golden_outputs=outputs,
+        stages=stage_facts(model),
+        points=used,
+        recipe=list(model.config.recipe),
+        reports={name: _brief(report) for name, report in (reports or {}).items()},
+        provenance=made,
+        card=card,
+        tolerance=TOLERANCE[model.config.precision] if tolerance is None else tolerance,
+    )
+
+
+def golden_rows(model: Multimodal, data: Dataset) -> tuple[list[dict[str, NDArray[Any]]], list[NDArray[np.float32]]]:
+    """Raw rows with a batch axis of one, and the network's answer to each."""
+    split = next((s for s in (data.splits.get("validation"), data.train) if s is not None and len(s)), None)
+    if split is None:
+        raise BundleError("a bundle needs golden examples, but the dataset has no rows to take them from")
+    split = split.with_schema(model.schema)
+    rows, outputs = [], []
+    for index in range(min(GOLDEN_ROWS, len(split))):
+        inputs, _ = collate([split.example(index)], model.schema)
+        with torch.inference_mode():
+            answer = model(Batch({name: torch.from_numpy(value) for name, value in inputs.items()}))
+        rows.append(inputs)
+        outputs.append(answer[0].numpy())
+    return rows, outputs
+
+
+def stage_facts(model: Multimodal) -> dict[str, dict[str, Any]]:
+    """Per graph: operations of one full example, parameters, and on which grid it computes."""
+    flops, params = model.flops(), model.parameters_by_part()
+    facts = {name: {"flops": flops.get(name), "params": params[name]} for name in params}
+    facts["fused"] = {"flops": sum(flops.values()), "params": sum(params[name] for name in flops)}
+    return {name: {**fact, "precision": model.config.precision} for name, fact in facts.items()}
+
+
+def _brief(report: Report) -> dict[str, Any]:
+    """A report without its raw samples, which would weigh more than the network."""
+    record = report.to_dict()
+    for part in (record, *record.get("parts", {}).values()):
+        part.pop("samples_s", None)
+        part.pop("environment", None)
+    record.pop("parts", None)
+    return record

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "train": ("errors", "schema", "tokens", "data", "model", "measure.quality"),
     "algorithm": ("errors", "schema", "tokens", "select", "data", "model", "train"),
     "measure": ("errors", "schema", "tokens", "data", "model", "system"),
-    "system": ("errors", "schema", "tokens", "data", "model", "measure.report", "measure.quality"),
+    "system": ("errors", "schema", "tokens", "data", "model", "measure.report", "measure.environment"),
     "system.runtime": ("errors", "schema", "data.decode", "data.collate", "data.limits"),
     "search": ("errors", "schema", "tokens", "data", "model", "train", "algorithm", "measure", "system", "report"),
     "report": ("errors", "schema", "tokens", "data", "model", "train", "algorithm", "measure", "system"),

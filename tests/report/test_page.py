@@ -13,6 +13,7 @@ import pytest
 from tests.report.conftest import HOSTILE, sample_run
 from triptych.errors import DataError
 from triptych.report import RunRecord, drawable, write_report
+from triptych.report import figures as figures_module
 from triptych.report.headline import verdict
 from triptych.report.inputs import envelope
 from triptych.report.inputs_view import _spark
@@ -234,3 +235,21 @@ def test_a_sparkline_breaks_at_gaps_and_dots_what_stands_alone(values: list[floa
 
 def test_records_name_only_fields_that_exist() -> None:
     assert sample_run().keys() == {f.name for f in dataclasses.fields(RunRecord)}
+
+
+def luminance(color: str) -> float:
+    """Relative luminance by WCAG 2.2."""
+    shares = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_text_is_legible_on_its_background(mode: int) -> None:
+    style = (Path(figures_module.__file__).parent / "page.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colors = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[mode]))
+    for name in ("ink", "soft", "good", "bad", "limit", "accent"):
+        for ground in ("paper", "panel"):
+            light, dark = sorted((luminance(colors[name]), luminance(colors[ground])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, ground)

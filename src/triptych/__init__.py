@@ -29,7 +29,7 @@ _HOME = {
     "TrainConfig": "train",
     "build": "model",
     "compress": "algorithm",
-    "export": "system.bundle",
+    "export": "system.bundle.export",
     "fit": "train",
     "load_data": "data.read",
     "load_model": "model",

@@ -230,7 +230,7 @@ def export(model: Path, *, data: str, out: Path, reading: DataOptions = DEFAULT_
 
     def run(screen: Screen) -> Mapping[str, Any]:
         from triptych import load_model
-        from triptych.system.bundle import export as write
+        from triptych.system.bundle.export import export as write
 
         folder = write(load_model(model), out, read(data, reading))
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())

@@ -38,7 +38,7 @@ class SchemaError(TriptychError):
     """A schema is malformed, or model and data disagree about it."""
 
 
-class UnknownModality(SchemaError):
+class UnknownModality(SchemaError):  # noqa: N818 (the name says what is wrong)
     """An input that the model has no encoder for."""
 
 

@@ -112,7 +112,7 @@ def test_a_non_finite_loss_names_its_step(tiny_data) -> None:
         calls.append(0)
         return TaskLoss()(model, batch) * (math.inf if len(calls) == 4 else 1.0)
 
-    with pytest.raises(TrainingError, match="loss at step 4 is inf; lower lr"):
+    with pytest.raises(TrainingError, match="not finite at step 4; lower lr"):
         fit(network(tiny_data), tiny_data, config(), objective=explode)
 
 
@@ -120,9 +120,18 @@ def test_a_non_finite_loss_is_never_saved(tiny_data, tmp_path: Path) -> None:
     def explode(model, batch):
         return TaskLoss()(model, batch) * math.nan
 
-    with pytest.raises(TrainingError, match="step 1 is nan"):
+    with pytest.raises(TrainingError, match="not finite at step 1"):
         fit(network(tiny_data), tiny_data, config(checkpoint_every_s=0.0), objective=explode, folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_non_finite_gradient_names_its_step(tiny_data) -> None:
+    def steep(model, batch):
+        loss = TaskLoss()(model, batch)
+        return loss + (loss - loss.detach()).abs().sqrt()  # adds nothing, with an undefined slope
+
+    with pytest.raises(TrainingError, match="gradient is not finite at step 1"):
+        fit(network(tiny_data), tiny_data, config(clip=0.0), objective=steep)
 
 
 def test_training_goes_on_without_a_validation_split(tiny_data) -> None:

@@ -71,6 +71,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
+@pytest.mark.slow
 def test_killed_twice_at_random_moments_the_weights_are_the_same(tiny_dataset: Path, tmp_path: Path) -> None:
     finish(start(tiny_dataset, tmp_path / "whole"))
     for _ in range(2):
@@ -85,6 +86,20 @@ def test_killed_twice_at_random_moments_the_weights_are_the_same(tiny_dataset: P
     whole, killed = (load_file(tmp_path / name / "result.safetensors") for name in ("whole", "killed"))
     assert whole.keys() == killed.keys()
     assert all(tensor.equal(killed[name]) for name, tensor in whole.items())
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_the_weights(tiny_dataset: Path, tmp_path: Path) -> None:
+    worker = Path(__file__).with_name("worker.py")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [sys.executable, *launcher, str(worker), str(tiny_dataset), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        command, check=False, env=environment, capture_output=True, text=True, timeout=240, cwd=worker.parent
+    )
+    assert run.returncode == 0, run.stderr
+    first, second = (load_file(tmp_path / f"result{rank}.safetensors") for rank in range(2))
+    assert all(tensor.equal(second[name]) for name, tensor in first.items())
 
 
 def test_ctrl_c_saves_and_tells_how_to_go_on(tiny_data, tmp_path: Path) -> None:

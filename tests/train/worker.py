@@ -1,5 +1,6 @@
-"""Train on a dataset folder and tell every step; run by the kill tests.  Usage: worker.py DATA FOLDER"""
+"""Train on a dataset folder and tell every step; run by the tests of resuming.  Usage: worker.py DATA FOLDER"""
 
+import os
 import sys
 
 import torch
@@ -30,7 +31,7 @@ def main() -> None:
         resume=True,
         progress=tell,
     )
-    save_file(model.state_dict(), f"{folder}/result.safetensors")
+    save_file(model.state_dict(), f"{folder}/result{os.environ.get('RANK', '')}.safetensors")
 
 
 main()

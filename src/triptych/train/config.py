@@ -27,7 +27,7 @@ class TrainConfig:
     """
 
     epochs: int = 30
-    batch_size: int = 64
+    batch_size: int = 64  # over all processes
     lr: float = 1e-3  # peak of the schedule
     final_lr: float = 0.01  # share of `lr` that the cosine ends at
     warmup: float = 0.05  # share of the run in which the rate rises linearly

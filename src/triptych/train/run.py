@@ -66,9 +66,10 @@ class Run:
     """Trains a copy of `model`.  schema: the inputs to read, at least those of the model"""
 
     def __init__(self, model: Multimodal, data: Dataset, config: TrainConfig, hooks: Hooks, *, schema: Schema) -> None:
-        # precision is our own torch.autocast: accelerate fixes its own for the life of the process
+        # "no": accelerate fixes its precision for the life of the process, so ours is `Arithmetic`
         handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=handlers)
+        cpu = not torch.cuda.is_available()
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
         self.device: torch.device = self.accelerator.device
         self.data, self.config, self.hooks, self.schema = data, config, hooks, schema
         self.model = copy.deepcopy(model).to(self.device).train()
@@ -147,12 +148,11 @@ class Run:
         with self.arithmetic.active():
             loss = self.network(batch)
         self.accelerator.backward(loss)
-        if config.clip:
-            self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip)
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip or math.inf)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.counters.step += 1
-        self.pending.append(loss.detach())
+        self.pending.append(loss.detach() + 0 * norm)  # not finite if either is not
         if self.hooks.after_step is not None:
             self.hooks.after_step(self.model, self.fraction())
         if state.average is not None:
@@ -190,8 +190,8 @@ class Run:
         for step, loss in enumerate(torch.stack(self.pending).tolist() if self.pending else (), first):
             if not math.isfinite(loss):
                 raise TrainingError(
-                    f"the loss at step {step} is {loss}; lower lr (now {self.config.lr}), raise warmup or use "
-                    "precision='float32', and check the data for infinite values"
+                    f"the loss or its gradient is not finite at step {step}; lower lr (now {self.config.lr}), "
+                    "raise warmup or use precision='float32', and check the data for infinite values"
                 )
             self.loss = loss
             counters.loss_sum += loss

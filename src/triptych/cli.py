@@ -334,7 +334,7 @@ def launch(
 
     Args:
         config: A TOML file with the command's options; the command line overrides it.
-        dry_run: Check everything, write the resolved plan and stop.
+        dry_run: Resolve every option, write the plan (plan.json where the command has --out) and stop.
         json: Print nothing but the JSON line.
         debug: Show the traceback of an error.
     """

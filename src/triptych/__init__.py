@@ -35,7 +35,7 @@ _HOME = {
     "load_model": "model",
     "measure": "measure",
     "save_model": "model",
-    "search": "search",
+    "search": "search.search",
 }
 
 __all__ = sorted(_HOME)  # noqa: PLE0605 (one table, so that the list cannot drift from it)

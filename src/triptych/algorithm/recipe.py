@@ -27,7 +27,7 @@ def load_recipe(path: str | Path) -> list[Technique]:
     if unknown := record.keys() - {"step"}:
         raise RecipeError(f"unknown keys {sorted(unknown)} in {path}; a recipe holds only [[step]] tables")
     steps = record.get("step", [])
-    if not isinstance(steps, list) or not steps:
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
         raise RecipeError(f"{path} holds no [[step]]; give at least one with `technique = …`")
     return [make_technique(step) for step in steps]
 
@@ -38,7 +38,7 @@ def make_technique(record: Mapping[str, Any]) -> Technique:
 
     knobs = dict(record)
     name = knobs.pop("technique", None)
-    if name not in TECHNIQUES:
+    if not isinstance(name, str) or name not in TECHNIQUES:
         raise RecipeError(f"unknown technique {name!r}; known are {sorted(TECHNIQUES)}")
     cls = TECHNIQUES[name]
     known = {f.name for f in dataclasses.fields(cls)}

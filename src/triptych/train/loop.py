@@ -12,7 +12,7 @@ import torch
 from triptych.data.dataset import Dataset
 from triptych.errors import SchemaError, TrainingError
 from triptych.schema import Schema
-from triptych.train.augment import Augmentation
+from triptych.train.augment import Augment, Augmentation
 from triptych.train.config import TrainConfig
 from triptych.train.folder import RunFolder
 from triptych.train.losses import Distillation, Objective, task_loss
@@ -85,6 +85,8 @@ def fit_with_history(
         raise TrainingError("resume=True needs the folder that holds the checkpoint; pass folder=…")
     objective = _with_task(objective, model, data, config)
     schema = _input_schema(model.schema, data.schema, objective)
+    if augment is None and (config.augment or config.repair):
+        augment = Augment.default(schema, config.augment, repair=config.repair)
     run = Run(model, data, config, Hooks(objective, augment, progress, after_step), schema=schema)
     devices = [run.device] if run.device.type == "cuda" else []
     try:

@@ -111,6 +111,8 @@ class Distillation:
     units of the target's spread.  Teachers see the same augmented rows, and modalities that the student lacks.
 
     `task` is filled in from the training configuration by `fit` when it is None.
+    remembered: (teachers, training rows, outputs), answers given once, to rows as they are in the dataset; the teachers
+    are then not asked again, which is much cheaper than asking them about every augmented row.
     """
 
     teacher: Multimodal | Sequence[Multimodal]
@@ -118,6 +120,7 @@ class Distillation:
     temperature: float = 2.0
     feature_weight: float = 0.0
     task: TaskLoss | None = None
+    remembered: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -128,6 +131,8 @@ class Distillation:
             raise RecipeError(f"Distillation.feature_weight must not be negative, got {self.feature_weight}")
         if not self.teachers:
             raise RecipeError("Distillation needs at least one teacher")
+        if self.feature_weight and self.remembered is not None:
+            raise RecipeError("matching features needs the teachers themselves: leave `remembered` out")
 
     @property
     def teachers(self) -> tuple[Multimodal, ...]:
@@ -148,7 +153,7 @@ class Distillation:
         own = batch.only(*model.schema.names)
         streams = model.encode_all(own)
         output = model.decide(streams)
-        answers, pooled = self.ask(batch)
+        answers, pooled = self.ask(batch) if self.remembered is None else (self.recall(batch), [])
         loss = self.alpha * soft_loss(model.schema, output, answers, self.temperature)
         if self.alpha < 1:
             loss = loss + (1 - self.alpha) * (self.task or TaskLoss()).of(model, own, streams, output)
@@ -157,6 +162,12 @@ class Distillation:
             distances = [similarity_loss(student, teacher) for teacher in pooled]
             loss = loss + self.feature_weight * torch.stack(distances).mean()
         return loss
+
+    def recall(self, batch: Batch) -> Tensor:
+        """Answers given once to these rows: (teachers, batch, outputs)."""
+        if self.remembered is None or batch.rows is None:
+            raise TrainingError("remembered answers need batches that know their row numbers")
+        return self.remembered[:, batch.rows]
 
     @torch.no_grad()
     def ask(self, batch: Batch) -> tuple[Tensor, list[dict[str, Tensor]]]:

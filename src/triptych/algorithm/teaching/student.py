@@ -42,7 +42,7 @@ class Student(Technique):
 
     def __post_init__(self) -> None:
         self.require_fraction()
-        self.require("network", f"empty or one of {sorted(NAMES)}", holds=self.network in {"", *NAMES})
+        self.require("network", f"empty or one of {sorted(NAMES)}", holds=self.network in ("", *NAMES))
         for knob in ("sizes", "modalities"):
             object.__setattr__(self, knob, self._pairs(knob))
         rule = "left out when `network` is empty; name a network to give sizes"

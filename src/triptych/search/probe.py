@@ -1,0 +1,93 @@
+"""Quick measurements of candidates during a search, in turns with the reference so that a busy machine misleads less."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession, SessionOptions
+
+from triptych.data.collate import collate
+from triptych.data.dataset import Split
+from triptych.model.multimodal import Multimodal
+from triptych.system.bundle.graphs import export_fused
+from triptych.system.bundle.weights import share_weights, strip_notes
+from triptych.tokens import Batch
+
+_EXAMPLES = 8
+_STAGES_BYTES = 12_000  # manifest, and what a stage's file holds besides its weights, beyond the fused graph's own
+
+
+@dataclass(frozen=True)
+class Probe:
+    """p50_s: median seconds of one prediction; size_bytes: the bundle's estimated bytes."""
+
+    p50_s: float
+    size_bytes: int
+
+
+Run = Callable[[dict[str, NDArray[Any]]], object]
+
+
+@final
+class Prober:
+    """Times fused graphs in this process; the reference network in PyTorch takes turns with every candidate.
+
+    Seconds are those of the reference, measured once, times the candidate's ratio to it.
+    """
+
+    def __init__(self, reference: Multimodal, rows: Split, *, reference_p50_s: float, threads: int = 1) -> None:
+        self._threads, self._reference_p50_s = threads, reference_p50_s
+        self._reference = reference
+        split = rows.with_schema(reference.schema)
+        self._examples = [collate([split.example(i)], reference.schema)[0] for i in range(min(_EXAMPLES, len(split)))]
+
+    def __call__(self, model: Multimodal) -> Probe:
+        """Export and time one candidate."""
+        graph = export_fused(model.cpu())
+        p50_s = self._reference_p50_s * self.ratio(graph, model)
+        return Probe(p50_s, bundle_bytes(graph, model))
+
+    def ratio(self, graph: bytes, model: Multimodal, *, rounds: int = 12) -> float:
+        """Median over rounds of candidate seconds by reference seconds."""
+        options = SessionOptions()
+        options.intra_op_num_threads = self._threads
+        if model.config.precision == "int8_weights":
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        names = [node.name for node in session.get_inputs()]
+        pairs = [
+            (
+                self._seconds(lambda x: session.run(None, {name: x[name] for name in names})),
+                self._seconds(self._ask_reference),
+            )
+            for _ in range(rounds)
+        ]
+        return statistics.median(ours / theirs for ours, theirs in pairs[1:])
+
+    def _ask_reference(self, inputs: dict[str, NDArray[Any]]) -> object:
+        return self._reference(Batch({name: torch.from_numpy(value) for name, value in inputs.items()}))
+
+    def _seconds(self, run: Run) -> float:
+        taken = []
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            for inputs in self._examples:
+                start = time.perf_counter()
+                run(inputs)
+                taken.append(time.perf_counter() - start)
+        torch.set_num_threads(before)
+        return statistics.median(taken)
+
+
+def bundle_bytes(graph: bytes, model: Multimodal) -> int:
+    """Estimate of a bundle's size from its fused graph: weights once, structure twice, tokenizers and manifest."""
+    shared, weights = share_weights({"fused": strip_notes(graph)})
+    tokenizers = sum(len(modality.tokenizer.encode()) for modality in model.schema.modalities)
+    return len(weights) + 2 * len(shared["fused"]) + tokenizers + _STAGES_BYTES

@@ -48,7 +48,9 @@ def schema(*names: str, task: str = "classification") -> Schema:
     return Schema("tiny", chosen, "y", "classification", "accuracy", classes=("a", "b", "c"))
 
 
-def network(name: str = "late_fusion", *names: str, task: str = "classification", seed: int = 0, **sizes: Any) -> Multimodal:
+def network(
+    name: str = "late_fusion", *names: str, task: str = "classification", seed: int = 0, **sizes: Any
+) -> Multimodal:
     """A network whose every parameter, norms and biases included, is random."""
     torch.manual_seed(seed)
     model = build(name, schema(*names, task=task), **{**SIZES, **sizes})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from triptych.errors import ModelError
 
 T = TypeVar("T")
 Precision = Literal["float32", "int8_weights", "int8"]
+_LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class StemConfig:
     frames_per_token: int = 10  # series
     width: int = 0  # text: embedding width before projection to `dim`; 0 means `dim`
     hidden: int = 128  # table: hidden width
+
+    def __post_init__(self) -> None:
+        if not (0 < self.window_s <= 10 and 0 < self.hop_s <= 10):
+            raise ModelError(f"window_s and hop_s must be in (0, 10] seconds, got {self.window_s} and {self.hop_s}")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,10 @@ class BlockConfig:
     channel: str = "mlp"
     hidden: int = 512
     reduce: ReduceConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ModelError(f"the kernel of a depthwise mixer must be odd, got {self.kernel}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,12 @@ class ModelConfig:
     precision: Precision = "float32"
     recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
 
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ModelError(f"precision must be one of {get_args(Precision)}, got {self.precision!r}")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout must be in [0, 1), got {self.dropout}")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dataclasses.asdict(self)
@@ -91,7 +107,10 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """Read what `to_dict` wrote.  Raises ModelError on unknown or ill-typed keys."""
-        encoders = {name: _encoder(value) for name, value in record.get("encoders", {}).items()}
+        given = record.get("encoders") if isinstance(record, Mapping) else None
+        if not isinstance(given, Mapping):
+            raise ModelError(f"a model config must map names to encoders, got {given!r}")
+        encoders = {name: _encoder(value) for name, value in given.items()}
         fusion = _make(FusionConfig, record.get("fusion", {}), blocks=_blocks)
         return _make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
 
@@ -101,15 +120,28 @@ def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
 
 
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:
+    if not isinstance(records, list | tuple):
+        raise ModelError(f"blocks must be a list, got {records!r}")
     return tuple(_make(BlockConfig, r, reduce=lambda v: None if v is None else _make(ReduceConfig, v)) for r in records)
 
 
 def _make(cls: type[T], record: Mapping[str, Any], **read: Any) -> T:
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := record.keys() - known:
-        raise ModelError(f"unknown keys {sorted(unknown)} in {cls.__name__}; known are {sorted(known)}")
-    values = {k: read[k](v) if k in read else v for k, v in record.items()}
+    known = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if not isinstance(record, Mapping) or not record.keys() <= known.keys():
+        raise ModelError(f"{cls.__name__} must be a mapping with keys among {sorted(known)}, got {record!r}")
+    for name, value in record.items():
+        _check(f"{cls.__name__}.{name}", value, known[name])
     try:
-        return cls(**values)
+        return cls(**{name: read[name](value) if name in read else value for name, value in record.items()})
     except TypeError as error:
         raise ModelError(f"cannot read {cls.__name__}: {error}") from error
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    """Raise ModelError unless a plain value has the type of its default, and sizes are possible ones."""
+    if type(default) in (bool, int, str) and type(value) is not type(default):
+        raise ModelError(f"{name} must be of type {type(default).__name__}, got {value!r}")
+    if type(default) is float and not (type(value) in (int, float) and math.isfinite(value)):
+        raise ModelError(f"{name} must be a finite number, got {value!r}")
+    if type(default) is int and not min(default, 1) <= value <= _LARGEST:
+        raise ModelError(f"{name} must be from {min(default, 1)} to {_LARGEST}, got {value}")

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.errors import ModelError, UnknownModality
@@ -100,7 +101,7 @@ class Multimodal(nn.Module):
         counts: dict[str, int] = {}
         training = self.training
         self.eval()
-        with torch.no_grad():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the counter does not know the fused kernels of a CPU
             for name, raw in batch.inputs.items():
                 with FlopCounterMode(display=False) as counter:
                     streams[name] = self.encode(name, raw)

@@ -58,7 +58,10 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read 'p50=5ms,size=2MB,memory=40MB,drop=0.5'; 'p50=10%' is a share of the reference's.  Raises BudgetError."""
+        """Read 'p50=5ms,size=2MB,memory=40MB,drop=0.5'; 'p50=10%' is a share of the reference's.
+
+        Raises BudgetError.
+        """
         values: dict[str, float] = {}
         shares: dict[str, float] = {}
         for part in filter(None, (p.strip() for p in text.split(","))):
@@ -106,12 +109,9 @@ class Budget:
 
 def _read(key: str, text: str, units: Mapping[str, float], *, shares: bool) -> tuple[float, bool]:
     match = _VALUE.fullmatch(text)
-    unit = match[2] if match else None
-    if match and unit == "%" and shares:
+    if match and match[2] == "%" and shares:
         return float(match[1]) / 100, True
-    if match is None or unit not in units:
+    if match is None or match[2] not in units:
         known = [f"{key}=5{unit}" for unit in units] + ([f"{key}=10%"] if shares else [])
         raise BudgetError(f"cannot read {key}={text!r}; write for example {' or '.join(known)}")
-    return float(match[1]) * units[unit], False
-
-
+    return float(match[1]) * units[match[2]], False

@@ -1,4 +1,4 @@
-"""Quick measurements of candidates during a search, in turns with the reference so that a busy machine misleads less."""
+"""Quick measurements during a search, in turns with the reference so that a busy machine misleads less."""
 
 from __future__ import annotations
 

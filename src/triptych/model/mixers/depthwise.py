@@ -18,16 +18,15 @@ class Depthwise(Mixer):
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)
-        self.grid = grid if len(grid) == 2 else ()
-        conv = nn.Conv2d if self.grid else nn.Conv1d
-        self.conv = conv(dim, dim, block.kernel, padding=block.kernel // 2, groups=dim)
+        self.rows = grid[0] if len(grid) == 2 else 1
+        kernel = (block.kernel if self.rows > 1 else 1, block.kernel)  # a one-row image convolves faster than a series
+        self.conv = nn.Conv2d(dim, dim, kernel, padding=(kernel[0] // 2, kernel[1] // 2), groups=dim)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
         x = tokens.x if tokens.mask is None else tokens.x * tokens.mask.unsqueeze(-1)
-        x = x.transpose(1, 2)
-        mixed: Tensor = self.conv(torch.unflatten(x, 2, self.grid)).flatten(2) if self.grid else self.conv(x)
-        return mixed.transpose(1, 2)
+        mixed: Tensor = self.conv(torch.unflatten(x.transpose(1, 2), 2, (self.rows, -1)))
+        return mixed.flatten(2).transpose(1, 2)
 
     def received(self, tokens: Tokens) -> Tensor:
         """A token's energy stands in for the attention that it would receive: (batch, tokens)."""

@@ -37,6 +37,7 @@ def export(
     points: Sequence[Point] | None = None,
     reports: Mapping[str, Report] | None = None,
     facts: Mapping[str, Any] | None = None,
+    graphs: Mapping[str, bytes] | None = None,
     tolerance: float | None = None,
 ) -> Path:
     """Write a network as a bundle that runs without PyTorch.
@@ -45,6 +46,7 @@ def export(
     points:    operating points; None means one, with everything present
     reports:   measurements to keep in the manifest and the card, the original's first
     facts:     what else is known of the bundle's making, such as dataset, seed or commit
+    graphs:    what `export_graphs` gave for this network, where it is at hand
     tolerance: largest difference between network and runtime, times the larger of 1 and the row's largest number
 
     Raises ParityError, and leaves what was at `folder` as it was, when the runtime's answers differ by more.
@@ -63,7 +65,7 @@ def export(
     return write_bundle(
         Path(folder),
         schema=model.schema,
-        graphs=export_graphs(model),
+        graphs=export_graphs(model) if graphs is None else graphs,
         golden_inputs=rows,
         golden_outputs=outputs,
         stages=stage_facts(model),

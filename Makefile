@@ -6,16 +6,14 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: demo test check venv clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)  ## train, compress, measure and export on a small public dataset; open out/demo/report.html
-	$(BIN)/triptych fit easy-vqa --budget p50=5ms,size=2MB,memory=40MB,drop=0.5 --out out/demo --seed 0 --minutes 20
+	$(BIN)/triptych fit easy-vqa --budget p50=5ms,size=2MB,memory=40MB,drop=0.5 --out out/demo --seed 0 --minutes 8
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 check: $(READY)
 	$(BIN)/ruff format --check .

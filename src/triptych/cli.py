@@ -74,7 +74,7 @@ def init(data: Path, *, target: str | None = None) -> Plan:
 def fit(
     data: str,
     *,
-    budget: str,
+    budget: str = "",
     out: Path,
     seed: int = 0,
     threads: int = 1,
@@ -87,7 +87,8 @@ def fit(
 
     Args:
         data: A dataset folder, a CSV or parquet file, or easy-vqa.
-        budget: Limits such as p50=5ms,size=2MB,memory=40MB,drop=0.5 (drop in points of quality).
+        budget: Limits such as p50=5ms,size=2MB,memory=40MB,drop=0.5 (drop in points of quality), or
+            shares of the reference such as p50=10%. Without limits: the smallest bundle within half a point.
         out: The folder for the bundle, the report and the checkpoints.
         seed: Fixes every random choice.
         threads: Threads that the measured engine may use.
@@ -98,7 +99,6 @@ def fit(
 
     limits = Budget.parse(budget)
     asked = {"resume": resume, "train": literals(train)}
-    extra = {name: value for name, value in asked.items() if value}
     options = {"data": data, "budget": asdict(limits), "out": out, "seed": seed, "threads": threads, "minutes": minutes}
 
     def run(screen: Screen) -> Mapping[str, Any]:
@@ -114,7 +114,8 @@ def fit(
                     seed=seed,
                     threads=threads,
                     progress=progress,
-                    **extra,
+                    resume=resume,
+                    train=literals(train),
                 )
             )
 

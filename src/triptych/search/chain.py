@@ -180,9 +180,8 @@ class _Chain:
             reason = reason or (f"slower: {probe.p50_s / cost.p50_s:.2f} times the seconds" if slower else "")
             reason = reason or (f"costs {drop:.4f} of quality" if drop > (self.budget.max_drop or 0.005) else "")
             step = _figures(type(ending).__name__, repr(ending), value, probe.p50_s, probe.size_bytes)
-            self.say(
-                f"{type(ending).__name__}: {1e3 * probe.p50_s:.3f} ms, {probe.size_bytes / 1e3:.0f} kB: {reason or 'kept'}"
-            )
+            cost_line = f"{1e3 * probe.p50_s:.3f} ms, {probe.size_bytes / 1e3:.0f} kB"
+            self.say(f"{type(ending).__name__}: {cost_line}: {reason or 'kept'}")
             if reason:
                 self.rejected.append({**step, "reason": reason})
             else:

@@ -20,7 +20,7 @@ from triptych.system.bundle.weights import share_weights, strip_notes
 from triptych.tokens import Batch
 
 _EXAMPLES = 8
-_STAGES_BYTES = 12_000  # manifest, and what a stage's file holds besides its weights, beyond the fused graph's own
+_STAGES_BYTES = 20_000  # manifest, and what a stage's file holds besides its weights, beyond the fused graph's own
 
 
 @dataclass(frozen=True)

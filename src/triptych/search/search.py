@@ -14,7 +14,7 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import Trial
 
 from triptych.algorithm import Int8Weights, Technique, compress
 from triptych.errors import BudgetError, RecipeError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from triptych.data.dataset import Dataset
 
 Say = Callable[[object], None]
+SPARE = 0.85  # of a limit: a process of its own runs colder than a probe, and a bundle holds more than a graph
 Direction = Literal["minimize", "maximize"]
 ENDING: tuple[Technique, ...] = (Int8Weights(),)
 BRIEF = TrainConfig(epochs=8, label_smoothing=0.1, average=0.98, augment=0.5, max_seconds=45.0)
@@ -121,45 +122,37 @@ def _study(hunt: _Hunt, folder: str | Path | None, seed: int) -> optuna.Study:
         storage = JournalStorage(JournalFileBackend(str(Path(folder) / "trials.log")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = TPESampler(
-            multivariate=True, group=True, constraints_func=_constraints, seed=seed, n_startup_trials=5
-        )
+        sampler = TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=5)
     return optuna.create_study(
         study_name="triptych", storage=storage, sampler=sampler, direction=hunt.direction, load_if_exists=True
     )
 
 
-def _constraints(trial: FrozenTrial) -> Sequence[float]:
-    found: Sequence[float] = trial.user_attrs.get("excess", [0.0])
-    return found
-
-
 @final
+@dataclass
 class _Hunt:
     """Tries candidates against a resolved budget."""
 
-    def __init__(
-        self,
-        model: Multimodal,
-        budget: Budget,
-        data: Dataset,
-        reference: Report,
-        brief: TrainConfig,
-        ending: Sequence[Technique],
-        threads: int,
-        seed: int,
-        say: Say,
-    ) -> None:
-        if reference.p50_s is None or reference.size_bytes is None:
+    model: Multimodal
+    budget: Budget
+    data: Dataset
+    reference: Report
+    brief: TrainConfig
+    ending: Sequence[Technique]
+    threads: int
+    seed: int
+    say: Say
+    tried: list[Tried] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        p50_s = self.reference.p50_s
+        if p50_s is None or self.reference.size_bytes is None:
             raise BudgetError("a search needs a reference that was measured for latency and size")
-        self.model, self.budget, self.data, self.reference = model, budget, data, reference
-        self.brief, self.seed, self.say = dataclasses.replace(brief, seed=seed), seed, say
-        self.goal = evaluate(model, data.validation)
-        self.sign = 1.0 if higher_is_better(model.schema.metric) else -1.0
+        self.goal = evaluate(self.model, self.data.validation)
+        self.sign = 1.0 if higher_is_better(self.model.schema.metric) else -1.0
         self.smallest = not self.budget.limits
         self.direction: Direction = "minimize" if self.smallest else "maximize"
-        self.prober = Prober(model, data.validation, reference_p50_s=reference.p50_s, threads=threads)
-        self.ending, self.tried = ending, list[Tried]()
+        self.prober = Prober(self.model, self.data.validation, reference_p50_s=p50_s, threads=self.threads)
 
     def try_one(self, trial: Trial, space: Space) -> float:
         """Build, time and perhaps train one candidate; gives its score to the sampler."""
@@ -168,19 +161,19 @@ class _Hunt:
         try:
             candidate = compress(self.model, recipe, self.data, seed=self.seed)
         except RecipeError as error:
-            self._note(trial, Tried(trial.number, recipe, Report(), f"cannot be built: {error}"), [1.0])
+            self._note(trial, Tried(trial.number, recipe, Report(), f"cannot be built: {error}"), {"unbuildable": 1.0})
             raise optuna.TrialPruned from error
         probe = self.prober(compress(candidate, self.ending, self.data, seed=self.seed))
         params = sum(p.numel() for p in candidate.parameters())
         report = Report(p50_s=probe.p50_s, size_bytes=probe.size_bytes, params=params)
         if reason := self._unfit(report):
-            self._note(trial, Tried(trial.number, recipe, report, reason), list(self._excess(report).values()))
+            self._note(trial, Tried(trial.number, recipe, report, reason), {**self._excess(report), "useless": 1.0})
             raise optuna.TrialPruned
         trained = fit(candidate, self.data, self.brief, progress=self.say)
         quality = evaluate(trained, self.data.validation)
         report = dataclasses.replace(report, quality=quality, drop=self.sign * (self.goal - quality))
         seconds = time.monotonic() - begun
-        excess = [self.sign * (self.goal - quality) - (self.budget.max_drop or 0.0)] if self.smallest else [0.0]
+        excess = {"drop": self.sign * (self.goal - quality) - (self.budget.max_drop or 0.0)} if self.smallest else {}
         self._note(trial, Tried(trial.number, recipe, report, "", seconds, trained), excess)
         return float(report.size_bytes or 0) if self.smallest else self.sign * quality
 
@@ -210,8 +203,9 @@ class _Hunt:
         return any(all(a <= b for a, b in zip(costs(o), mine, strict=True)) and costs(o) != mine for o in others)
 
     def _excess(self, report: Report) -> dict[str, float]:
-        asked = {name: value for name, value in self.budget.limits.items() if name in {"p50_s", "size_bytes"}}
-        return dataclasses.replace(Budget(max_drop=None), **asked).excess(report)
+        limits = self.budget.limits
+        spare = {name: SPARE * limits[name] if name in limits else None for name in ("p50_s", "size_bytes")}
+        return Budget(p50_s=spare["p50_s"], size_bytes=spare["size_bytes"], max_drop=None).excess(report)
 
     def _unfit(self, report: Report) -> str:
         over = [f"{name} is {value:+.0%} over its limit" for name, value in self._excess(report).items() if value > 0]
@@ -221,8 +215,9 @@ class _Hunt:
         smaller = (report.size_bytes or 0) < (self.reference.size_bytes or 0)
         return "" if faster or smaller else "neither faster nor smaller in measurement than the reference"
 
-    def _note(self, trial: Trial, tried: Tried, excess: Sequence[float]) -> None:
-        trial.set_user_attr("excess", list(excess))
+    def _note(self, trial: Trial, tried: Tried, excess: Mapping[str, float]) -> None:
+        for name, value in excess.items():
+            trial.set_constraint(name, value)
         trial.set_user_attr("reason", tried.reason)
         self.tried.append(tried)
         self.say(_line(tried, self.reference))

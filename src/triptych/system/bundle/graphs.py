@@ -32,7 +32,7 @@ BATCH = Dim("batch", min=1, max=4096)
 
 
 def export_graphs(model: Multimodal) -> dict[str, bytes]:
-    """Every graph of a bundle by file stem: '<modality>.encode', '<modality>.exit', '<image>.resize', 'decide', 'fused'."""
+    """Every graph of a bundle by name: 'fused', 'decide', '<modality>.encode', '<modality>.exit', '<image>.resize'."""
     model = frozen(model)
     graphs = {"fused": export_fused(model, ready=True)}
     streams = {name: model.encode(name, raw) for name, raw in _examples(model, rows=2).items()}
@@ -112,7 +112,7 @@ class _Fused(nn.Module):
 
 @final
 class _Encode(nn.Module):
-    """raw → x (batch, tokens, dim), mask (batch, tokens) float: how much each token weighs, zero where it is not real."""
+    """raw → x (batch, tokens, dim), mask (batch, tokens) float: what each token weighs, zero where it is not real."""
 
     def __init__(self, model: Multimodal, name: str) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _IntegerDense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.whole:
             x = quantize(x, self.input_scale, self.input_zero, -1)
-        out = x @ dequantize(self.weight, self.weight_scale, self.weight_zero, 1)
+        out: Tensor = x @ dequantize(self.weight, self.weight_scale, self.weight_zero, 1)
         return out if self.bias is None else out + self.bias
 
 
@@ -188,12 +188,15 @@ class _IntegerEmbedding(nn.Module):
         self.register_buffer("weight", (table.weight / scale).round().clamp(-127, 127).to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.zeros_like(scale, dtype=torch.int8))
+        self.weight: Tensor
 
     def forward(self, ids: Tensor) -> Tensor:
-        return dequantize(self.weight[ids], self.scale, self.zero, 2)
+        vectors: Tensor = dequantize(self.weight[ids], self.scale, self.zero, 2)
+        return vectors
 
     def rows(self, count: int) -> Tensor:
-        return dequantize(self.weight[:count], self.scale, self.zero, 1)
+        vectors: Tensor = dequantize(self.weight[:count], self.scale, self.zero, 1)
+        return vectors
 
 
 def _quantize_node(x: Any, scale: Any, zero: Any, axis: int) -> Any:
@@ -243,7 +246,8 @@ def _export(
     for value in list(model.graph.inputs) + list(model.graph.outputs):
         value.metadata_props.clear()
     model.metadata_props.clear()
-    return ir.to_proto(model).SerializeToString()
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from onnxruntime import InferenceSession, SessionOptions
 
 from triptych.data.collate import collate
 from triptych.data.dataset import Split
-from triptych.model.multimodal import Multimodal
+from triptych.model.multimodal import Multimodal, example_batch
 from triptych.system.bundle.graphs import export_fused
 from triptych.system.bundle.weights import share_weights, strip_notes
 from triptych.tokens import Batch
 
-_EXAMPLES = 8
+_EXAMPLES, _LOOK = 8, 256
 _STAGES_BYTES = 20_000  # manifest, and what a stage's file holds besides its weights, beyond the fused graph's own
 
 
@@ -44,8 +44,7 @@ class Prober:
     def __init__(self, reference: Multimodal, rows: Split, *, reference_p50_s: float, threads: int = 1) -> None:
         self._threads, self._reference_p50_s = threads, reference_p50_s
         self._reference = reference
-        split = rows.with_schema(reference.schema)
-        self._examples = [collate([split.example(i)], reference.schema)[0] for i in range(min(_EXAMPLES, len(split)))]
+        self._examples = _complete(rows.with_schema(reference.schema))
 
     def __call__(self, model: Multimodal) -> Probe:
         """Export and time one candidate."""
@@ -84,6 +83,18 @@ class Prober:
                 taken.append(time.perf_counter() - start)
         torch.set_num_threads(before)
         return statistics.median(taken)
+
+
+def _complete(rows: Split) -> list[dict[str, NDArray[Any]]]:
+    """A few raw inputs that lack no modality; made ones where every row looked at lacks one."""
+    found: list[dict[str, NDArray[Any]]] = []
+    for row in range(min(_LOOK, len(rows))):
+        example = rows.example(row)
+        if all(value is not None for value in example.values()):
+            found.append(collate([example], rows.schema)[0])
+        if len(found) == _EXAMPLES:
+            break
+    return found or [{name: value.numpy() for name, value in example_batch(rows.schema).inputs.items()}]
 
 
 def bundle_bytes(graph: bytes, model: Multimodal) -> int:

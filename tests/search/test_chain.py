@@ -1,0 +1,75 @@
+"""From a dataset and a budget to a bundle: the whole way on data that is made in a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from triptych.data.dataset import Dataset
+from triptych.errors import BudgetError, DataError
+from triptych.model.build import build
+from triptych.search.budget import Budget
+from triptych.search.chain import fit_to_budget
+from triptych.search.search import search
+from triptych.system.runtime import Bundle
+from triptych.train import TrainConfig
+
+KEYS = {
+    "dataset", "metric", "quality_reference", "quality", "drop_interval", "p50_s_reference", "p50_s",
+    "p50_ratio_interval", "peak_bytes_reference", "peak_bytes", "size_bytes_reference", "size_bytes", "bundle",
+    "report", "wall_s",
+}  # fmt: skip
+BRIEF = TrainConfig(epochs=1, batch_size=16, patience=None)
+START = {"route": "student", "dim": 16, "depth": 1, "mixer": "depthwise", "tokens": "coarse"}
+
+
+@pytest.mark.slow
+def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Dataset, tmp_path: Path) -> None:
+    line = fit_to_budget(
+        tiny_data,
+        Budget.parse("size=60%"),
+        tmp_path,
+        minutes=0.5,
+        train={"epochs": 2, "batch_size": 16},
+        repeat=20,
+    )
+    assert line.keys() >= KEYS
+    assert json.loads(json.dumps(line)) == {k: list(v) if isinstance(v, tuple) else v for k, v in line.items()}
+    assert line["size_bytes"] < 0.6 * line["size_bytes_reference"]
+    bundle = Bundle.load(tmp_path / "bundle", check_golden=True)
+    assert bundle.size_bytes >= line["size_bytes"] * 0.9
+    assert [point.name for point in bundle.manifest.points] == ["full"]
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert [step["name"] for step in run["steps"]][0] == "reference"
+    assert run["rejected"], "an ending that gains nothing is reported as rejected"
+
+
+def test_a_dataset_without_validation_rows_is_refused(tiny_data: Dataset, tmp_path: Path) -> None:
+    class Bare:
+        splits = {"train": tiny_data.train}
+
+    bare: Any = Bare()
+    with pytest.raises(DataError, match="validation"):
+        fit_to_budget(bare, None, tmp_path)
+
+
+def test_search_turns_down_what_breaks_a_limit_before_training_it(tiny_data: Dataset) -> None:
+    model = build("late_fusion", tiny_data.schema, dim=32, depth=1).eval()
+    with pytest.raises(BudgetError, match="size_bytes is .* over its limit"):
+        search(model, Budget(size_bytes=10.0), tiny_data, trials=1, brief=BRIEF, starts=[START])
+
+
+def test_search_keeps_a_smaller_candidate_and_resumes(tiny_data: Dataset, tmp_path: Path) -> None:
+    model = build("late_fusion", tiny_data.schema, dim=64, depth=2).eval()
+    options: dict[str, Any] = {"trials": 1, "brief": BRIEF, "starts": [START], "folder": tmp_path}
+    first = search(model, Budget(), tiny_data, **options)
+    assert first.best.kept
+    assert first.best.model is not None
+    assert (first.best.report.params or 0) < sum(p.numel() for p in model.parameters())
+    assert first.best in first.front
+    again = search(model, Budget(), tiny_data, **{**options, "starts": []})
+    assert again.trials[0].number == 1

@@ -13,7 +13,7 @@ Stages, each skipped where its result exists:
     measure  everything against everything on the test split, interleaved, with one thread and with two
     record   docs/results/SET.json, and from those alone docs/results.md
 
-Training stages of several sets may run beside each other (`--jobs`); `measure` waits until it is alone on the machine.
+Several sets may train beside each other (`--jobs`, or several of these commands); `measure` waits until it is alone.
 Data lies in ../shared/data beside the repository, or where TRIPTYCH_DATA says.  The last line is JSON.
 """
 
@@ -40,7 +40,8 @@ BENCH = ROOT / "bench"
 SETS = ("easy-vqa", "avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
 BUDGET = "p50=10%,size=5%,memory=20%,drop=0.5"
 LADDER = {"dense-half": 2, "dense-quarter": 4}
-STAGES = ("fit", "ladder", "singles", "peers", "measure", "record")
+TRAINING = ("fit", "ladder", "singles", "peers")
+STAGES = (*TRAINING, "measure", "record")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Job:
     seed: int
     threads_train: int
     repeat: int
+    cap_minutes: float | None = None
 
     @property
     def data(self) -> str:
@@ -66,7 +68,9 @@ class Job:
 
     @property
     def max_seconds(self) -> float:
-        """What `triptych fit` grants its reference."""
+        """The longest that a control may train: as long as the reference of `triptych fit`, unless said otherwise."""
+        if self.cap_minutes is not None:
+            return 60 * self.cap_minutes
         from triptych.search.chain import SHARES
 
         return 60 * self.minutes * SHARES["reference"]
@@ -127,10 +131,12 @@ def measured(job: Job) -> None:
 
 
 def record(job: Job) -> None:
-    from record import write_record
+    from records import write_record
+    from results_page import write_page
 
     if (job.folder / "measure.json").exists():
         write_record(job.folder, ROOT / "docs" / "results" / f"{job.name}.json")
+        write_page(ROOT / "docs")
 
 
 WORK: dict[str, Callable[[Job], None]] = {
@@ -204,21 +210,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads-train", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="sets whose training stages run beside each other")
+    parser.add_argument("--cap-minutes", type=float, help="longest training of a control; left out, the reference's")
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per candidate")
     args = parser.parse_args()
     stages, names = args.stages.split(","), args.sets or list(SETS)
     if unknown := {*stages} - {*STAGES} | {*names} - {*SETS}:
         parser.error(f"unknown {sorted(unknown)}; stages are {', '.join(STAGES)}; sets are {', '.join(SETS)}")
-    shared = (args.out, args.minutes, args.seed, args.threads_train, args.repeat)
+    shared = (args.out, args.minutes, args.seed, args.threads_train, args.repeat, args.cap_minutes)
     jobs = [Job(name, *shared) for name in names]
     start = time.monotonic()
-    with ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = list(pool.map(lambda job: work(job, [s for s in STAGES if s in stages]), jobs))
-    failed = {job.name: outcome for job, outcome in zip(jobs, outcomes, strict=True) if outcome}
-    if "record" in stages:
-        from results_page import write_page
-
-        write_page(ROOT / "docs")
+    failed: dict[str, str] = {}
+    asked = [stage for stage in STAGES if stage in stages]
+    if args.jobs > 1:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            failed = dict(
+                zip(names, pool.map(lambda job: work(job, [s for s in asked if s in TRAINING]), jobs), strict=True)
+            )
+        asked = [stage for stage in asked if stage not in TRAINING]
+    failed |= {job.name: work(job, asked) for job in jobs if not failed.get(job.name)}
+    failed = {name: what for name, what in failed.items() if what}
     print(json.dumps({"sets": names, "stages": stages, "failed": failed, "wall_s": round(time.monotonic() - start, 1)}))
     return 1 if failed else 0
 

@@ -5,7 +5,7 @@ Runs in the peer's own environment (`requirements.txt`), which has neither torch
     python quantize.py GRAPH.onnx CALIBRATION OUT '{"text": 40}'
 
 The last argument gives the longest length of every input with an open axis. CALIBRATION is a folder of
-`<row>.<modality>.npy` as `triptych.measure.worker` describes.  Writes one folder per way with `model.xml` and `model.bin`
+`<row>.<modality>.npy` as `triptych.measure.worker` describes.  Writes one folder per way with model.xml and model.bin
 (an open axis also padded to its longest), and `float32` to check the conversion with; the caller picks a way on
 validation.  The last line is JSON: ways, versions, seconds.
 """

@@ -71,5 +71,5 @@ def test_search_keeps_a_smaller_candidate_and_resumes(tiny_data: Dataset, tmp_pa
     assert first.best.model is not None
     assert (first.best.report.params or 0) < sum(p.numel() for p in model.parameters())
     assert first.best in first.front
-    again = search(model, Budget(), tiny_data, **{**options, "starts": []})
+    again = search(model, Budget(), tiny_data, **{**options, "starts": [{**START, "dim": 24}]})
     assert again.trials[0].number == 1

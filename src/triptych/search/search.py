@@ -104,14 +104,10 @@ def search(
         model, budget.against(reference), data, reference, brief, ending, threads, seed, progress or (lambda _: None)
     )
     study = _study(hunt, folder, seed)
-    for start in _fresh(study, starts if starts is not None else [s for group in STARTS.values() for s in group]):
+    for start in starts if starts is not None else [s for group in STARTS.values() for s in group]:
         study.enqueue_trial(dict(start), skip_if_exists=True)
     study.optimize(lambda trial: hunt.try_one(trial, space), n_trials=trials, timeout=seconds)
     return hunt.result()
-
-
-def _fresh(study: optuna.Study, starts: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    return () if study.trials else starts
 
 
 def _study(hunt: _Hunt, folder: str | Path | None, seed: int) -> optuna.Study:

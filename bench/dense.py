@@ -52,7 +52,7 @@ def main() -> None:
     start = time.monotonic()
     data = load_data(args.data)
     data = data.only(*args.only) if args.only else data
-    sizes, options = reference_recipe()
+    sizes, options = reference_recipe(data.name)
     sizes = smaller(sizes, args.divide)
     config = TrainConfig.from_dict({**options, "seed": args.seed, "max_seconds": args.max_seconds})
     network = sizes.pop("network")

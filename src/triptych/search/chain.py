@@ -93,7 +93,7 @@ class _Chain:
 
     def run(self, train: dict[str, Any], repeat: int) -> dict[str, Any]:
         """Every stage, in order."""
-        sizes, options = reference_recipe()
+        sizes, options = reference_recipe(self.data.name)
         config = TrainConfig.from_dict({**options, **train, "seed": self.seed})
         reference = self._reference(sizes, config)
         measured = measure({"reference": reference}, self.data, split="validation", threads=self.threads, parts=False)

@@ -19,7 +19,18 @@ def recipe_file(name: str) -> Path:
     raise RecipeError(f"no recipe {name!r} in {' or '.join(str(p) for p in _PLACES)}")
 
 
-def reference_recipe() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Shape (`[build]`) and training options (`[train]`) of the reference."""
-    record = tomllib.loads(recipe_file("reference").read_text())
-    return record["build"], record["train"]
+def reference_recipe(dataset: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Shape (`[build]`) and training options (`[train]`) of the reference.
+
+    The shape is the same for every dataset; a recipe of the dataset's own name may change training options.
+    """
+    record = _read(recipe_file("reference"))
+    try:
+        special = _read(recipe_file(dataset)).get("train", {}) if dataset.isidentifier() else {}
+    except RecipeError:
+        special = {}
+    return record["build"], {**record["train"], **special}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))

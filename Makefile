@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test check venv clean
+.PHONY: demo test bench check venv clean
 .DEFAULT_GOAL := test
 
 demo: $(READY)  ## train, compress, measure and export on a small public dataset; open out/demo/report.html
@@ -14,6 +14,9 @@ demo: $(READY)  ## train, compress, measure and export on a small public dataset
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+bench: $(READY)  ## hours: every set against every control; writes docs/results and docs/results.md
+	$(BIN)/python bench/main_job.py
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from triptych.measure.clock import ratio
 
 OURS = "triptych"
 THREADS = (1, 2)
+QUIET_LOAD = 0.5
 SPEED_ROWS = 256  # with more than one thread only speed and memory are asked for, and a few rows suffice
 SPEED = (
     "p50_s",
@@ -77,13 +79,22 @@ def fewer(data: Dataset) -> Dataset:
     return Dataset(data.schema, {**data.splits, "test": data.test.subset(rows)}, data.about)
 
 
+def wait_for_quiet(patience_s: float) -> None:
+    """Wait until hardly anything else runs, or patience ends; the load is recorded either way."""
+    until = time.monotonic() + patience_s
+    while os.getloadavg()[0] > QUIET_LOAD and time.monotonic() < until:
+        time.sleep(5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--repeat", type=int, default=200)
+    parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for a quiet machine")
     args = parser.parse_args()
     data, start = load_data(args.data), time.monotonic()
+    wait_for_quiet(args.patience)
     record: dict[str, Any] = {"reports": {}, "direct": {}, "environment": {}}
     for threads in THREADS:
         whole = threads == THREADS[0]

@@ -135,7 +135,7 @@ def described(record: Record) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, Python"
         f" {machine['python']}, {packages}, {peer}; commit {machine['commit'][:12]}"
         f"{' with changes' if '+' in machine['commit'] else ''}; {protocol['rounds']} interleaved rounds of"
-        f" {protocol['each']} predictions per candidate; load of the machine when the first began: {machine['load_1m']:.1f}"
+        f" {protocol['each']} predictions per candidate; load at the start {machine['load_1m']:.1f}"
     )
 
 

@@ -105,19 +105,19 @@ def fit(
         from triptych.search.chain import fit_to_budget
 
         with screen.progress() as progress:
-            return dict(
-                fit_to_budget(
-                    read(data, reading),
-                    limits,
-                    out,
-                    minutes=minutes,
-                    seed=seed,
-                    threads=threads,
-                    progress=progress,
-                    resume=resume,
-                    train=literals(train),
-                )
+            line = fit_to_budget(
+                read(data, reading),
+                limits,
+                out,
+                minutes=minutes,
+                seed=seed,
+                threads=threads,
+                progress=progress,
+                resume=resume,
+                train=literals(train),
             )
+        screen.outcome(line)
+        return line
 
     return Plan("fit", {**options, **asked, **asdict(reading)}, run, out)
 

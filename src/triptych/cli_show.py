@@ -85,6 +85,21 @@ class Screen:
         head = ("candidate", "quality", "95 % interval", "drop", "p50", "of the first", "peak memory", "size", "FLOPs")
         self.table(head, [_report_row(name, report) for name, report in reports.items()])
 
+    def outcome(self, line: Mapping[str, Any]) -> None:
+        """What `fit` found: before and after, what of the budget was missed, and where the page lies."""
+        metric = str(line.get("metric") or "")
+        show = {
+            "quality": lambda v: words.quality(v, metric),
+            "p50_s": words.seconds,
+            "peak_bytes": words.size,
+            "size_bytes": words.size,
+        }
+        rows = [(_TITLES[key], say(line.get(f"{key}_reference")), say(line.get(key))) for key, say in show.items()]
+        self.table(("", "reference", "bundle"), rows, str(line.get("dataset") or ""))
+        for name, excess in (line.get("missed") or {}).items():
+            self.say(f"missed: {name}, by {excess:.2%}")
+        self.say(f"report: {line.get('report')}")
+
     @contextmanager
     def progress(self) -> Iterator[Callable[[object], None]]:
         """A callback that shows what it is told: text as a line, training progress as a status line that stays put."""
@@ -100,6 +115,9 @@ class Screen:
                     status.update(_status(event))
 
             yield show
+
+
+_TITLES = {"quality": "quality", "p50_s": "p50", "peak_bytes": "peak memory", "size_bytes": "size"}
 
 
 def _status(event: object) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TIMED_EXAMPLES = 32
 _SHARD = 128
+_WORTH_ROWS = 1024  # about as many rows tell what a modality is worth
 _STAGE_REPEAT = 20
 
 
@@ -56,7 +57,8 @@ def measure(
     repeat:     timed predictions per candidate, rounded up to a multiple of `rounds`
     warmup:     untimed predictions before the first round; each later round starts with one
     rounds:     how often the candidates take turns, at most `repeat` times
-    parts:      also time every stage, and repeat the quality pass without each modality to learn its worth
+    parts:      also time every stage, and repeat the quality pass on up to about 1,000 rows without each modality, to
+                learn its worth
     folder:     where to keep the raw outputs, one `.npz` per candidate
     timeout_s:  longest that a worker may take for one answer
 
@@ -152,7 +154,11 @@ def _energy(lane: Lane, timed: _Timed, meter: Rapl | str) -> tuple[float | None,
 
 
 def _answer(lanes: Sequence[Lane], rows: Split, scratch: Path, *, worth: bool) -> None:
-    """Let every candidate predict the split, shard by shard, whole and without each modality."""
+    """Let every candidate predict the split, shard by shard, whole; evenly spread shards also without each modality.
+
+    The rows of the other shards count as unanswered there.
+    """
+    every = max(1, len(rows) // _WORTH_ROWS)
     whole: dict[str, list[NDArray[np.float64]]] = {lane.name: [] for lane in lanes}
     without: dict[str, dict[str, list[NDArray[np.float64]]]] = {lane.name: {} for lane in lanes}
     for start in range(0, len(rows), _SHARD):
@@ -163,7 +169,10 @@ def _answer(lanes: Sequence[Lane], rows: Split, scratch: Path, *, worth: bool) -
             folder = folders[lane.schema]
             whole[lane.name].append(lane.predict(folder, labels))
             for name in _droppable(lane) if worth else ():
-                without[lane.name].setdefault(name, []).append(lane.predict(folder, labels, without=name))
+                unasked = np.full_like(whole[lane.name][-1], np.nan)
+                asked = start // _SHARD % every == 0
+                answer = lane.predict(folder, labels, without=name) if asked else unasked
+                without[lane.name].setdefault(name, []).append(answer)
     for lane in lanes:
         lane.taken.outputs = np.concatenate(whole[lane.name])
         lane.taken.without = {name: np.concatenate(found) for name, found in without[lane.name].items()}

@@ -8,7 +8,7 @@ from typing import Any
 from optuna import Trial
 
 from triptych.algorithm import MergeTokens, PruneChannels, PruneHeads, PruneLayers, PruneWidth, Student, Technique
-from triptych.schema import Schema
+from triptych.schema import Modality, Schema
 
 Space = Callable[[Trial, Schema], Sequence[Technique]]
 
@@ -25,7 +25,7 @@ STARTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 _GRAIN: Mapping[str, Mapping[str, Any]] = {
     "fine": {"patch": 8, "hop_s": 0.016, "max_tokens": 60, "mels": 48, "frames_per_token": 10},
     "medium": {"patch": 8, "hop_s": 0.020, "max_tokens": 40, "mels": 40, "frames_per_token": 15},
-    "coarse": {"patch": 16, "hop_s": 0.032, "max_tokens": 25, "mels": 32, "frames_per_token": 25},
+    "coarse": {"patch": 16, "hop_s": 0.040, "max_tokens": 25, "mels": 32, "frames_per_token": 25},
 }
 
 
@@ -49,9 +49,18 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
         "dropout": 0.05,
         **_GRAIN[trial.suggest_categorical("tokens", sorted(_GRAIN))],
     }
-    small = {m.name: {"patch": 7} for m in schema.modalities if m.kind == "image" and max(m.height, m.width) <= 32}
-    sharp = {m.name: {"patch": 16} for m in schema.modalities if m.kind == "image" and max(m.height, m.width) >= 112}
-    return [Student(network="late_fusion", sizes=tuple(sizes.items()), modalities=tuple({**small, **sharp}.items()))]
+    special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m)))
+    return [Student(network="late_fusion", sizes=tuple(sizes.items()), modalities=special)]
+
+
+def _suited(modality: Modality) -> dict[str, Any]:
+    """Sizes that suit a modality's resolution: finer patches for tiny images, half the rate for wide-band audio."""
+    side = max(modality.height, modality.width)
+    if modality.kind == "image" and side <= 32:
+        return {"patch": 7}
+    if modality.kind == "image" and side >= 112:
+        return {"patch": 16}
+    return {"shrink": 2} if modality.kind == "audio" and modality.sample_rate >= 16_000 else {}
 
 
 def _pruned(trial: Trial) -> list[Technique]:

@@ -1,0 +1,42 @@
+"""What a search may try can be built, exported shapes and all."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from triptych.algorithm import compress
+from triptych.data.dataset import Dataset
+from triptych.errors import RecipeError
+from triptych.model.build import build
+from triptych.schema import Modality, Schema
+from triptych.search.space import STARTS, default_space
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_candidates_are_smaller_than_the_network_they_start_from(tiny_data: Dataset, seed: int) -> None:
+    model = build("late_fusion", tiny_data.schema, depth=4).eval()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    try:
+        lean = compress(model, default_space(study.ask(), tiny_data.schema), tiny_data)
+    except RecipeError as error:
+        assert "cannot reduce tokens" in str(error)
+        return
+    assert sum(p.numel() for p in lean.parameters()) < sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("start", [s for group in STARTS.values() for s in group])
+def test_every_start_is_within_the_space(tiny_data: Dataset, start: dict[str, object]) -> None:
+    trial = optuna.trial.FixedTrial(start)
+    assert default_space(trial, tiny_data.schema)  # type: ignore[arg-type]
+    assert set(trial.params) == set(start)
+
+
+def test_wide_band_audio_is_halved_and_tiny_images_get_finer_patches() -> None:
+    audio = Modality("audio", "audio", sample_rate=16_000, max_samples=64_000, channels=1)
+    image = Modality("image", "image", height=28, width=28, channels=1)
+    schema = Schema("x", (audio, image), "y", "classification", "accuracy", ("a", "b"))
+    (student,) = default_space(optuna.trial.FixedTrial(STARTS["student"][0]), schema)  # type: ignore[arg-type]
+    special = dict(student.modalities)  # type: ignore[attr-defined]
+    assert dict(special["audio"])["shrink"] == 2
+    assert dict(special["image"])["patch"] == 7

@@ -49,7 +49,7 @@ def write_page(docs: Path) -> None:
     records = load(docs / "results")
     for record in records:
         plot(record, docs / "results" / f"{record['set']}.png")
-    (docs / "results.md").write_text(page(records, notes(docs / "results")))
+    (docs / "results.md").write_text(page(records, notes(docs / "results"), precision_table(docs / "results")))
     readme = docs.parent / "README.md"
     text = readme.read_text()
     if OPEN in text:
@@ -58,10 +58,20 @@ def write_page(docs: Path) -> None:
 
 def load(folder: Path) -> list[Record]:
     """Every set's record, in the order of `ORDER`."""
-    paths = sorted(
-        folder.glob("*.json"), key=lambda p: (ORDER.index(p.stem) if p.stem in ORDER else len(ORDER), p.stem)
-    )
-    return [json.loads(path.read_text()) for path in paths]
+    paths = (folder / f"{name}.json" for name in ORDER)
+    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+
+
+def precision_table(folder: Path) -> str:
+    """Seconds of a training step, from `bench/train_precision.py`; nothing where it has not run."""
+    path = folder / "train-precision.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text())
+    ways = list(next(iter(record["step_s"].values())))
+    rows = [[width, *(ms(found[way]) for way in ways)] for width, found in record["step_s"].items()]
+    told = f"Milliseconds of one training step by width, precision and attention kernel, {record['threads']} thread(s)."
+    return "\n\n".join(["## Precision of training", told, table(["width", *ways], rows)])
 
 
 def notes(folder: Path) -> Mapping[str, Mapping[str, str]]:
@@ -85,7 +95,7 @@ def with_block(text: str, block: str) -> str:
 # ---- the page
 
 
-def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]]) -> str:
+def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]], precision: str = "") -> str:
     """The whole page as Markdown."""
     parts = [
         "# Results",
@@ -108,6 +118,7 @@ def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]]) -> s
         "The same recipe with one modality at a time, quality on the test split.",
         single_table(records),
         *(part for record in records for part in section(record)),
+        precision,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

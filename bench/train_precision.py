@@ -1,18 +1,23 @@
 """Seconds per training step by width, precision and attention kernel: the figures behind `Precision` "auto".
 
 Usage: python bench/train_precision.py [threads]
-A synthetic 90-token series and a batch of 64; the fastest of several interleaved rounds. Last line: JSON.
+A synthetic 90-token series and a batch of 64; the fastest of several interleaved rounds. Writes
+docs/results/train-precision.json, which docs/results.md shows; last line: JSON.
 """
 
 import json
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from triptych.measure.environment import environment
+
 ROUNDS, TOKENS, BATCH = 5, 90, 64
+RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "train-precision.json"
 
 
 def encoder(width: int) -> nn.Module:
@@ -41,7 +46,10 @@ def main() -> None:
         rounds = [{n: step_s(network, x, half=h, kernel=k) for n, (h, k) in ways.items()} for _ in range(ROUNDS)]
         table[width] = {n: round(min(r[n] for r in rounds[1:]), 4) for n in ways}
         print(width, table[width])
-    print(json.dumps({"threads": torch.get_num_threads(), "step_s": table}))
+    threads = torch.get_num_threads()
+    record = {"threads": threads, "step_s": table, "environment": environment(threads=threads)}
+    RESULT.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps({"threads": threads, "step_s": table}))
 
 
 if __name__ == "__main__":

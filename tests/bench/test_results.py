@@ -22,7 +22,7 @@ measured = pytest.mark.skipif(not MEASURED, reason="nothing has been measured ye
 
 @measured
 def test_the_page_equals_the_measurements() -> None:
-    page = results_page.page(MEASURED, results_page.notes(RESULTS))
+    page = results_page.page(MEASURED, results_page.notes(RESULTS), results_page.precision_table(RESULTS))
     assert (ROOT / "docs" / "results.md").read_text() == page, "run: python bench/results_page.py"
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.model import tiny
 from triptych.errors import ModelError
+from triptych.model.build import build
 from triptych.model.config import BlockConfig, EncoderConfig, StemConfig
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.fusion import FUSIONS
@@ -19,7 +20,7 @@ from triptych.model.stems.audio import AudioStem, fourier_filters, hann, mel_ban
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.robust import RobustScale
 from triptych.model.stems.series import SeriesStem
-from triptych.schema import Modality
+from triptych.schema import Modality, Schema
 from triptych.tokens import Tokens
 
 
@@ -109,7 +110,7 @@ def test_robust_scaling_by_hand() -> None:
 @torch.no_grad()
 def test_mixers_ignore_what_is_not_real(name: str) -> None:
     torch.manual_seed(0)
-    mixer = MIXERS[name](8, BlockConfig(heads=2, head_dim=4, kernel=3), (), "float32")
+    mixer = MIXERS[name](8, BlockConfig(heads=2, head_dim=4, kernel=3), (5,), "float32")
     mask = torch.tensor([[True, True, True, False, False]])
     x = torch.randn(1, 5, 8)
     noisy = x.masked_fill(~mask.unsqueeze(-1), 100.0)
@@ -187,3 +188,25 @@ def test_integer_tables_have_a_step_size_per_column() -> None:
     assert torch.equal(table(torch.tensor([[5, 0]]))[0], table.rows(6)[[5, 0]])
     with pytest.raises(ModelError, match="at least one row"):
         Embedding(0, 2)
+
+
+def test_token_mixing_is_one_product_with_a_known_number_of_tokens() -> None:
+    mixer = MIXERS["token_mixing"](2, BlockConfig(), (2,), "float32")
+    with torch.no_grad():
+        mixer.mix.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        mixed = mixer(Tokens(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])))
+    assert mixed.tolist() == [[[1.0, 2.0], [3.0, 4.0]]]
+    with pytest.raises(ModelError, match="known number of tokens"):
+        MIXERS["token_mixing"](2, BlockConfig(), (), "float32")
+
+
+@torch.no_grad()
+def test_a_stem_without_masks_counts_what_is_missing_as_zero() -> None:
+    series = Modality("s", "series", frames=4, channels=1, center=(0.0,), scale=(1.0,))
+    schema = Schema("x", (series,), "y", "classification", "accuracy", ("a", "b"))
+    missing = torch.full((1, 4, 1), float("nan"))
+    for mask, expected in ((True, [[False, False]]), (False, None)):
+        model = build("late_fusion", schema, dim=8, depth=1, heads=2, frames_per_token=2, mask=mask).eval()
+        tokens = model.encode("s", missing)
+        assert (None if tokens.mask is None else tokens.mask.tolist()) == expected
+        assert tokens.x.isfinite().all()

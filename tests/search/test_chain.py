@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -44,22 +45,19 @@ def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Datase
     assert [point.name for point in bundle.manifest.points] == ["full"]
     assert (tmp_path / "report.html").stat().st_size > 10_000
     run = json.loads((tmp_path / "run.json").read_text())
-    assert [step["name"] for step in run["steps"]][0] == "reference"
+    assert next(step["name"] for step in run["steps"]) == "reference"
     assert run["rejected"], "an ending that gains nothing is reported as rejected"
 
 
 def test_a_dataset_without_validation_rows_is_refused(tiny_data: Dataset, tmp_path: Path) -> None:
-    class Bare:
-        splits = {"train": tiny_data.train}
-
-    bare: Any = Bare()
+    bare = dataclasses.replace(tiny_data, splits={"train": tiny_data.train})
     with pytest.raises(DataError, match="validation"):
         fit_to_budget(bare, None, tmp_path)
 
 
 def test_search_turns_down_what_breaks_a_limit_before_training_it(tiny_data: Dataset) -> None:
     model = build("late_fusion", tiny_data.schema, dim=32, depth=1).eval()
-    with pytest.raises(BudgetError, match="size_bytes is .* over its limit"):
+    with pytest.raises(BudgetError, match=r"size_bytes is .* over its limit"):
         search(model, Budget(size_bytes=10.0), tiny_data, trials=1, brief=BRIEF, starts=[START])
 
 

@@ -35,6 +35,7 @@ class Sizes:
     frames_per_token: int = 10
     width: int = 0
     hidden: int = 128
+    mask: bool = True
     fusion_depth: int = 2
     bottlenecks: int = 4
     head_hidden: int = 128

@@ -28,6 +28,7 @@ class StemConfig:
     frames_per_token: int = 10  # series
     width: int = 0  # text: embedding width before projection to `dim`; 0 means `dim`
     hidden: int = 128  # table: hidden width
+    mask: bool = True  # audio, series: mark tokens without a real sample; unmarked ones count as zeros: cheaper
 
     def __post_init__(self) -> None:
         if not (0 < self.window_s <= 10 and 0 < self.hop_s <= 10):

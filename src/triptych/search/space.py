@@ -14,10 +14,10 @@ Space = Callable[[Trial, Schema], Sequence[Technique]]
 
 STARTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "student": (
-        {"route": "student", "dim": 64, "depth": 2, "mixer": "depthwise", "tokens": "medium"},
+        {"route": "student", "dim": 64, "depth": 2, "mixer": "token_mixing", "tokens": "medium"},
         {"route": "student", "dim": 48, "depth": 2, "mixer": "attention", "tokens": "medium"},
-        {"route": "student", "dim": 64, "depth": 3, "mixer": "depthwise", "tokens": "fine"},
-        {"route": "student", "dim": 32, "depth": 2, "mixer": "depthwise", "tokens": "coarse"},
+        {"route": "student", "dim": 64, "depth": 2, "mixer": "depthwise", "tokens": "fine"},
+        {"route": "student", "dim": 48, "depth": 1, "mixer": "token_mixing", "tokens": "coarse"},
     ),
     "pruned": ({"route": "pruned", "width": 0.5, "channels": 0.25, "heads": 0.5, "layers": 0.5, "merge": 0.5},),
 }
@@ -40,13 +40,14 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
     sizes = {
         "dim": dim,
         "depth": trial.suggest_int("depth", 1, 3),
-        "mixer": trial.suggest_categorical("mixer", ["depthwise", "attention"]),
+        "mixer": trial.suggest_categorical("mixer", ["token_mixing", "depthwise", "attention"]),
         "heads": max(1, dim // 16),
         "kernel": 5,
         "expansion": 2.0,
         "hidden": 2 * dim,
         "head_hidden": 2 * dim,
         "dropout": 0.05,
+        "mask": False,
         **_GRAIN[trial.suggest_categorical("tokens", sorted(_GRAIN))],
     }
     special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m)))

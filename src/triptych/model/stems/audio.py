@@ -23,6 +23,7 @@ class AudioStem(Stem):
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)
         stem = encoder.stem
+        self.mask = stem.mask
         self.shrink, self.mels, self.rate = stem.shrink, stem.mels, modality.sample_rate / stem.shrink
         self.window, self.hop = round(stem.window_s * self.rate), round(stem.hop_s * self.rate)
         self.samples = -(-max(modality.max_samples // self.shrink, self.window) // 8) * 8
@@ -49,7 +50,8 @@ class AudioStem(Stem):
         x, real = self.log_mel(wave)
         x = functional.pad(x, (0, 0, 0, self.tokens * self.run - self.frames))
         x = torch.unflatten(x, 1, (self.tokens, self.run)).flatten(2)
-        return Tokens(self.project(x) + self.position.rows(self.tokens), real[:, :: self.run])
+        mask = real[:, :: self.run] if self.mask else None
+        return Tokens(self.project(x) + self.position.rows(self.tokens), mask)
 
     def log_mel(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """About zero mean and unit spread for speech; frames that reach beyond the clip are zero and not real.

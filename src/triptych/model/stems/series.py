@@ -22,7 +22,7 @@ class SeriesStem(Stem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
     What was measured is itself informative, so each channel is joined by a channel that marks its missing samples.
-    A token whose every sample is missing is masked.
+    A token whose every sample is missing is masked, unless the stem is built without masks.
     """
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
@@ -31,6 +31,7 @@ class SeriesStem(Stem):
         self.tokens = -(-modality.frames // self.run)
         self.grid = (self.tokens,)
         self.frames = self.tokens * self.run
+        self.mask = encoder.stem.mask
         self.scale = RobustScale(modality)
         self.project = Dense(2 * self.run * modality.channels, encoder.dim, precision=precision)
         self.position = Embedding(self.tokens, encoder.dim, precision=precision)
@@ -42,5 +43,5 @@ class SeriesStem(Stem):
         x, missing = self.scale(series)
         runs = (self.tokens, self.run)
         x = torch.unflatten(torch.cat([x, missing.to(x.dtype)], dim=-1), 1, runs).flatten(2)
-        mask = ~torch.unflatten(missing, 1, runs).flatten(2).all(dim=2)
+        mask = ~torch.unflatten(missing, 1, runs).flatten(2).all(dim=2) if self.mask else None
         return Tokens(self.project(x) + self.position.rows(self.tokens), mask)

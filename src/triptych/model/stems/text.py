@@ -20,7 +20,7 @@ class TextStem(Stem):
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)
         width = encoder.stem.width or encoder.dim
-        self.grid = ()
+        self.grid = (modality.max_tokens,)
         self.tokens = modality.max_tokens
         self.embed = Embedding(modality.vocabulary, width, precision=precision)
         self.project = Dense(width, encoder.dim, precision=precision) if encoder.stem.width else nn.Identity()

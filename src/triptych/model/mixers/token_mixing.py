@@ -1,0 +1,44 @@
+"""Token mixing by one learned matrix (Tolstikhin et al. 2021, MLP-Mixer, its token half without the hidden layer).
+
+O(tokens² · dim) multiplications in a single product, which is what small networks on small inputs spend least time on.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import final
+
+from torch import Tensor
+
+from triptych.errors import ModelError
+from triptych.model.config import BlockConfig, Precision
+from triptych.model.dense import Embedding
+from triptych.model.mixers.mixer import Mixer
+from triptych.tokens import Tokens
+
+
+@final
+class TokenMixing(Mixer):
+    """Every token becomes a fixed weighted sum of all; the weights depend on positions alone."""
+
+    def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
+        super().__init__(dim, block, grid, precision)
+        if not grid:
+            raise ModelError("token mixing needs a known number of tokens: not after a reduction, nor in a fusion")
+        self.mix = Embedding(prod(grid), prod(grid), precision=precision)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
+        x = tokens.x if tokens.mask is None else tokens.x * tokens.mask.unsqueeze(-1)
+        return self._matrix(x.shape[1]) @ x
+
+    def received(self, tokens: Tokens) -> Tensor:
+        """How much weight the others put on each token's position: (batch, tokens)."""
+        return self._matrix(tokens.x.shape[1]).abs().mean(dim=0).expand(tokens.x.shape[0], -1)
+
+    def keys(self, tokens: Tokens) -> Tensor:
+        """The tokens themselves, for likeness: (batch, tokens, dim)."""
+        return tokens.x
+
+    def _matrix(self, count: int) -> Tensor:
+        return self.mix.rows(count)[:, :count]

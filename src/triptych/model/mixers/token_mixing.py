@@ -9,6 +9,7 @@ from math import prod
 from typing import final
 
 from torch import Tensor
+from torch.nn import functional
 
 from triptych.errors import ModelError
 from triptych.model.config import BlockConfig, Precision
@@ -25,20 +26,21 @@ class TokenMixing(Mixer):
         super().__init__(dim, block, grid, precision)
         if not grid:
             raise ModelError("token mixing needs a known number of tokens: not after a reduction, nor in a fusion")
-        self.mix = Embedding(prod(grid), prod(grid), precision=precision)
+        self.count = prod(grid)
+        self.mix = Embedding(self.count, self.count, precision=precision)
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
+        """tokens.x: (batch, tokens, dim) → (batch, tokens, dim); a shorter sequence mixes as if zeros followed"""
         x = tokens.x if tokens.mask is None else tokens.x * tokens.mask.unsqueeze(-1)
-        return self._matrix(x.shape[1]) @ x
+        given = x.shape[1]
+        x = functional.pad(x, (0, 0, 0, self.count - given))
+        return (self.mix.rows(self.count) @ x)[:, :given]
 
     def received(self, tokens: Tokens) -> Tensor:
         """How much weight the others put on each token's position: (batch, tokens)."""
-        return self._matrix(tokens.x.shape[1]).abs().mean(dim=0).expand(tokens.x.shape[0], -1)
+        weight = self.mix.rows(self.count).abs().mean(dim=0)[: tokens.x.shape[1]]
+        return weight.expand(tokens.x.shape[0], -1)
 
     def keys(self, tokens: Tokens) -> Tensor:
         """The tokens themselves, for likeness: (batch, tokens, dim)."""
         return tokens.x
-
-    def _matrix(self, count: int) -> Tensor:
-        return self.mix.rows(count)[:, :count]

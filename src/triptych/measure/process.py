@@ -22,6 +22,11 @@ _TAIL = 2000
 _PATIENCE_S = 2.0
 
 
+def _heed_hangup() -> None:
+    """What ends a stopped worker whose parent was killed; a parent started by `nohup` would hand down deafness to it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Worker:
     """One child process that is sent a JSON object per line and answers with one each.
 
@@ -44,6 +49,7 @@ class Worker:
                 env=environment,
                 bufsize=0,
                 process_group=0,
+                preexec_fn=_heed_hangup,  # noqa: PLW1509 (one call that takes no lock, between fork and exec)
             )
         except OSError as error:
             self._log.close()

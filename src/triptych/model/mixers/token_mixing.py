@@ -33,6 +33,8 @@ class TokenMixing(Mixer):
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim); a shorter sequence mixes as if zeros followed"""
         x = tokens.x if tokens.mask is None else tokens.x * tokens.mask.unsqueeze(-1)
         given = x.shape[1]
+        if isinstance(given, int) and given == self.count:  # a symbolic length stays open in an exported graph
+            return self.mix.rows(self.count) @ x
         x = functional.pad(x, (0, 0, 0, self.count - given))
         return (self.mix.rows(self.count) @ x)[:, :given]
 

@@ -44,11 +44,14 @@ class AudioStem(Stem):
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, samples) float32"""
         samples = self.samples * self.shrink
-        wave = functional.pad(raw[:, :samples], (0, max(0, samples - raw.shape[1])), value=math.nan)
+        wave = raw[:, :samples]
+        if raw.shape[1] < samples:
+            wave = functional.pad(wave, (0, samples - raw.shape[1]), value=math.nan)
         if self.shrink > 1:
             wave = (torch.unflatten(wave, 1, (-1, len(self.average))) @ self.average).flatten(1)
         x, real = self.log_mel(wave)
-        x = functional.pad(x, (0, 0, 0, self.tokens * self.run - self.frames))
+        if (extra := self.tokens * self.run - self.frames) > 0:
+            x = functional.pad(x, (0, 0, 0, extra))
         x = torch.unflatten(x, 1, (self.tokens, self.run)).flatten(2)
         mask = real[:, :: self.run] if self.mask else None
         return Tokens(self.project(x) + self.position.rows(self.tokens), mask)

@@ -27,5 +27,4 @@ class RobustScale(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x: (..., channels), NaN where missing → scaled values, and bool where missing, of the same shape"""
         missing = x.isnan()
-        scaled = (x.masked_fill(missing, 0.0) - self.center) * self.inverse
-        return scaled.asinh().masked_fill(missing, 0.0), missing
+        return ((x - self.center) * self.inverse).asinh().masked_fill(missing, 0.0), missing

@@ -38,8 +38,9 @@ class SeriesStem(Stem):
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, frames, channels) float32"""
-        extra = max(0, self.frames - raw.shape[1])
-        series = functional.pad(raw[:, : self.frames], (0, 0, 0, extra), value=math.nan)
+        series = raw[:, : self.frames]
+        if (extra := self.frames - raw.shape[1]) > 0:
+            series = functional.pad(series, (0, 0, 0, extra), value=math.nan)
         x, missing = self.scale(series)
         runs = (self.tokens, self.run)
         x = torch.unflatten(torch.cat([x, missing.to(x.dtype)], dim=-1), 1, runs).flatten(2)

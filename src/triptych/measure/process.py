@@ -23,7 +23,7 @@ _PATIENCE_S = 2.0
 
 
 def _heed_hangup() -> None:
-    """What ends a stopped worker whose parent was killed; a parent started by `nohup` would hand down deafness to it."""
+    """What ends a stopped worker whose parent was killed; under `nohup` it would be ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import selectors
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,11 +22,14 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _LONGEST_LINE = 256 * 1024 * 1024
 _TAIL = 2000
 _PATIENCE_S = 2.0
+_PR_SET_PDEATHSIG = 1
+_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-def _heed_hangup() -> None:
-    """What ends a stopped worker whose parent was killed; under `nohup` it would be ignored."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _end_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, also while it is stopped; where Linux offers that."""
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Worker:
@@ -49,7 +54,7 @@ class Worker:
                 env=environment,
                 bufsize=0,
                 process_group=0,
-                preexec_fn=_heed_hangup,  # noqa: PLW1509 (one call that takes no lock, between fork and exec)
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 (one call that takes no lock, between fork and exec)
             )
         except OSError as error:
             self._log.close()

@@ -10,7 +10,7 @@ READY  := $(VENV)/.ready
 .DEFAULT_GOAL := test
 
 demo: $(READY)  ## train, compress, measure and export on a small public dataset; open out/demo/report.html
-	$(BIN)/triptych fit easy-vqa --budget p50=5ms,size=2MB,memory=40MB,drop=0.5 --out out/demo --seed 0 --minutes 8
+	$(BIN)/triptych fit easy-vqa --budget p50=1ms,size=500kB,memory=45MB,drop=0.5 --out out/demo --seed 0 --minutes 6
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

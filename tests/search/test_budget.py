@@ -64,3 +64,9 @@ def test_a_limit_that_was_not_measured_is_an_error_with_the_reason() -> None:
 def test_limits_are_finite_and_not_negative(value: float) -> None:
     with pytest.raises(BudgetError, match="p50_s must be"):
         Budget(p50_s=value)
+
+
+def test_where_an_error_is_the_quality_its_limit_is_from_above() -> None:
+    budget = Budget(max_drop=None, min_quality=0.5)
+    assert budget.excess(Report(metric="mae", quality=0.4))["quality"] == pytest.approx(-0.1)
+    assert budget.excess(Report(metric="accuracy", quality=0.4))["quality"] == pytest.approx(0.1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from triptych.errors import BudgetError
+from triptych.measure.quality import higher_is_better
 from triptych.measure.report import Report
 
 _UNITS: Mapping[str, Mapping[str, float]] = {
@@ -36,6 +37,7 @@ LIMITS = ("p50_s", "size_bytes", "peak_bytes", "energy_j")
 class Budget:
     """What a bundle may cost and must be worth; None means no limit.
 
+    min_quality: the worst quality allowed; where lower is better (mae), the largest error
     max_drop: largest loss against the reference, in the metric's units (0.005 is half a point of accuracy)
     shares:   limits as shares of what the reference costs, by field name, until `against` resolves them
     """
@@ -103,7 +105,8 @@ class Budget:
         if self.max_drop is not None and report.drop is not None:
             found["drop"] = report.drop - self.max_drop
         if self.min_quality is not None and report.quality is not None:
-            found["quality"] = self.min_quality - report.quality
+            short = self.min_quality - report.quality
+            found["quality"] = short if higher_is_better(report.metric or "") else -short
         return found
 
 

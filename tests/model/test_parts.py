@@ -14,6 +14,7 @@ from triptych.errors import ModelError
 from triptych.model.build import build
 from triptych.model.config import BlockConfig, EncoderConfig, StemConfig
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
+from triptych.model.encoder import DropTokens
 from triptych.model.fusion import FUSIONS
 from triptych.model.mixers import MIXERS
 from triptych.model.stems.audio import AudioStem, fourier_filters, hann, mel_bank
@@ -210,3 +211,26 @@ def test_a_stem_without_masks_counts_what_is_missing_as_zero() -> None:
         tokens = model.encode("s", missing)
         assert (None if tokens.mask is None else tokens.mask.tolist()) == expected
         assert tokens.x.isfinite().all()
+
+
+def test_tokens_are_left_out_in_training_only_and_padding_first() -> None:
+    drop, x = DropTokens(), torch.arange(40.0).reshape(1, 40, 1).repeat(3, 1, 1)
+    tokens = Tokens(x, torch.arange(40) < torch.tensor([[40], [30], [10]]))
+    drop.share = 0.5
+    fewer = drop.train()(tokens)
+    assert fewer.x.shape == (3, 20, 1)
+    assert fewer.real().sum(dim=1).tolist() == [20, 20, 10]
+    assert (fewer.x[2, :10, 0] == torch.arange(10.0)).all()  # all that are real, in their order
+    assert (fewer.x.diff(dim=1) > 0).all()
+    assert drop.eval()(tokens) is tokens
+    drop.share = 0.9
+    assert drop.train()(tokens).x.shape[1] == drop.least
+    drop.share = 0.0
+    assert drop(tokens) is tokens
+
+
+def test_only_attention_over_other_things_than_words_may_lose_tokens() -> None:
+    for mixer in MIXERS:
+        encoders = tiny.network(mixer=mixer).encoders
+        dropped = {name for name in encoders if isinstance(encoders[name].drop, DropTokens)}
+        assert dropped == ({"picture", "sound", "motion", "facts"} if mixer == "attention" else {"facts"})

@@ -11,6 +11,7 @@ from rich.console import Console
 from triptych.data.dataset import Dataset
 from triptych.errors import DataError, SchemaError, TrainingError
 from triptych.measure.quality import quality
+from triptych.model.encoder import DropTokens
 from triptych.train import Distillation, TaskLoss, TrainConfig, evaluate, fit, fit_with_history, predict
 from triptych.train.augment import Augment
 from triptych.train.precision import Arithmetic, count_tokens
@@ -54,6 +55,23 @@ def test_the_seed_decides_everything_and_the_global_generator_nothing(tiny_data)
     torch.set_rng_state(state)
     fit(model, tiny_data, options)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_tokens_are_left_out_until_the_last_part_of_a_run(tiny_data) -> None:
+    shares: list[float] = []
+    options = config(epochs=4, token_dropout=0.5)
+    model = network(tiny_data, frames_per_token=1)
+
+    def look(trained, fraction: float) -> None:
+        shares.extend(part.share for part in trained.modules() if isinstance(part, DropTokens))
+
+    fitted = fit_with_history(model, tiny_data, options, after_step=look)
+    droppers = len(shares) // fitted.steps
+    assert droppers
+    whole = round(0.3 * fitted.steps)
+    assert shares[: droppers * (fitted.steps - whole)] == [0.5] * droppers * (fitted.steps - whole)
+    assert shares[-droppers * whole + droppers :] == [0.0] * droppers * (whole - 1)
+    assert not same(fitted.model, fit(model, tiny_data, config(epochs=4)))
 
 
 def test_the_best_validated_network_is_returned(tiny_data) -> None:

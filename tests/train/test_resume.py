@@ -37,7 +37,7 @@ def stop_at(step: int):
 
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_resumed_run_ends_as_the_uninterrupted_one(tiny_data, tmp_path: Path, step: int) -> None:
-    options = config(epochs=3, average=0.9, modality_dropout=0.3, checkpoint_every_s=0.0)
+    options = config(epochs=3, average=0.9, modality_dropout=0.3, token_dropout=0.5, checkpoint_every_s=0.0)
     given = {"augment": Augment.default(tiny_data.schema)}
     whole = fit_with_history(network(tiny_data), tiny_data, options, **given)
     with pytest.raises(StoppedError):

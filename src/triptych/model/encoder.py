@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from triptych.errors import ModelError
@@ -12,7 +13,7 @@ from triptych.model.config import BlockConfig, EncoderConfig, Precision
 from triptych.model.mixers import MIXERS
 from triptych.model.stems import STEMS
 from triptych.schema import Modality
-from triptych.select import METHODS, reduce
+from triptych.select import METHODS, keep_best, kept_count, reduce
 from triptych.tokens import Tokens
 
 
@@ -75,15 +76,40 @@ class Blocks(nn.Module):
 
 
 @final
+class DropTokens(nn.Module):
+    """While training, only a random part of each row's tokens goes on (Liu et al. 2023, PatchDropout).
+
+    Cheaper steps, and a network that relies on no single token; padding goes first.  Nothing outside training.
+    share: part of the tokens that is left out, set by the training loop;  least: tokens that always stay
+    """
+
+    least = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = 0.0
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        """tokens.x: (batch, tokens, dim) → (batch, tokens or fewer, dim)"""
+        if not (self.training and self.share):
+            return tokens
+        count = tokens.x.shape[1]
+        keep = max(kept_count(count, 1 - self.share), min(count, self.least))
+        return keep_best(tokens, torch.rand(tokens.x.shape[:2], device=tokens.x.device), keep)
+
+
+@final
 class Encoder(nn.Module):
     """A modality's stem and blocks."""
 
     def __init__(self, modality: Modality, config: EncoderConfig, *, precision: Precision, dropout: float) -> None:
         super().__init__()
         self.stem = STEMS[modality.kind](modality, config, precision)
+        spare = modality.kind != "text" and all(MIXERS[block.mixer].any_tokens for block in config.blocks)
+        self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
         self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: as in `Batch.inputs` → tokens of width `dim`"""
-        tokens: Tokens = self.blocks(self.stem(raw))
+        tokens: Tokens = self.blocks(self.drop(self.stem(raw)))
         return tokens

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from triptych.data.dataset import Dataset
 from triptych.data.loader import batches
 from triptych.errors import TrainingError
+from triptych.model.encoder import DropTokens
 from triptych.schema import Schema
 from triptych.tokens import Batch
 from triptych.train.augment import Augmentation, ModalityDropout, take_rows
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
 
 AfterStep = Callable[["Multimodal", float], None]
+_WHOLE = 0.3  # last share of a run with all tokens
 _SETTLE_EVERY = 16  # steps between reading losses back from an accelerator
 
 
@@ -78,6 +80,7 @@ class Run:
         average = copy.deepcopy(self.model) if config.average else None
         self.state = RunState(network, average, optimizer_for(network, config), {}, Counters())
         self.network: nn.Module = self.accelerator.prepare(network)
+        self.droppers = [part for part in self.model.modules() if isinstance(part, DropTokens)]
         self.dropout = ModalityDropout.of(config, self.model.schema.names)
         self.generator = torch.Generator()
         self.epoch_steps, self.drop_last = _epoch(len(data.train), config.batch_size)
@@ -144,6 +147,7 @@ class Run:
         lr = config.lr * rate(self.fraction(ahead=1), warmup=config.warmup, final=config.final_lr)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
+        self._drop_tokens()
         batch = self._prepared(batch)
         with self.arithmetic.active():
             loss = self.network(batch)
@@ -157,6 +161,12 @@ class Run:
             self.hooks.after_step(self.model, self.fraction())
         if state.average is not None:
             blend_(state.average, self.model, min(config.average, state.counters.step / (state.counters.step + 9)))
+
+    def _drop_tokens(self) -> None:
+        """Leave tokens out until the last part of the run, which fits the network to what it will see."""
+        share = self.config.token_dropout if self.fraction() < 1 - _WHOLE else 0.0
+        for part in self.droppers:
+            part.share = share
 
     def _prepared(self, batch: Batch) -> Batch:
         """This process's share of the rows, augmented; all that is random depends on (seed, step, process) only."""

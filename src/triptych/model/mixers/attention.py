@@ -21,6 +21,7 @@ class Attention(Mixer):
     """Multi-head self-attention; heavier tokens weigh log(weight) more (Bolya et al. 2023, eq. 1)."""
 
     repeats: ClassVar[Mapping[str, int]] = {"query_key_value": 3}
+    any_tokens: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

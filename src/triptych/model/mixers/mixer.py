@@ -16,9 +16,11 @@ class Mixer(nn.Module, ABC):
     """Lets tokens talk to each other.
 
     repeats: layers whose outputs hold the heads several times over, such as query, key and value side by side
+    any_tokens: whether it reads any subset of the tokens, because their places are in their values alone
     """
 
     repeats: ClassVar[Mapping[str, int]] = {}
+    any_tokens: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:

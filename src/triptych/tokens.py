@@ -89,7 +89,8 @@ class Tokens:
     def mean(self) -> Tensor:
         """Mean of the real tokens, weighted: (batch, dim); zero where no token is real."""
         if self.mask is None and self.weight is None:
-            return self.x.mean(dim=1)
+            count = self.x.shape[1]
+            return self.x[:, 0] if isinstance(count, int) and count == 1 else self.x.mean(dim=1)
         weight = self.weights()
         total = weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
         return (self.x * (weight / total).unsqueeze(-1)).sum(dim=1)

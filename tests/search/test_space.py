@@ -28,11 +28,14 @@ def test_every_start_is_within_the_space(tiny_data: Dataset, start: dict[str, ob
     assert set(trial.params) == set(start)
 
 
-def test_wide_band_audio_is_halved_and_tiny_images_get_finer_patches() -> None:
+def test_sizes_suit_the_resolution_of_each_modality() -> None:
     audio = Modality("audio", "audio", sample_rate=16_000, max_samples=64_000, channels=1)
     image = Modality("image", "image", height=28, width=28, channels=1)
-    schema = Schema("x", (audio, image), "y", "classification", "accuracy", ("a", "b"))
-    (student,) = default_space(optuna.trial.FixedTrial(STARTS["student"][0]), schema)  # type: ignore[arg-type]
+    series = Modality("series", "series", frames=48, channels=2, center=(0.0, 0.0), scale=(1.0, 1.0))
+    schema = Schema("x", (audio, image, series), "y", "classification", "accuracy", ("a", "b"))
+    coarse = {**STARTS["student"][0], "tokens": "coarse"}
+    (student,) = default_space(optuna.trial.FixedTrial(coarse), schema)  # type: ignore[arg-type]
     special = dict(student.modalities)  # type: ignore[attr-defined]
     assert dict(special["audio"])["shrink"] == 2
     assert dict(special["image"])["patch"] == 7
+    assert dict(special["series"])["frames_per_token"] == 24  # 25 would pad 48 frames to 50

@@ -105,9 +105,9 @@ class Encoder(nn.Module):
     def __init__(self, modality: Modality, config: EncoderConfig, *, precision: Precision, dropout: float) -> None:
         super().__init__()
         self.stem = STEMS[modality.kind](modality, config, precision)
+        self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
         spare = modality.kind != "text" and all(MIXERS[block.mixer].any_tokens for block in config.blocks)
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
-        self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: as in `Batch.inputs` → tokens of width `dim`"""

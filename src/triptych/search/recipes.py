@@ -22,11 +22,12 @@ def recipe_file(name: str) -> Path:
 def reference_recipe(dataset: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """Shape (`[build]`) and training options (`[train]`) of the reference.
 
-    The shape is the same for every dataset; a recipe of the dataset's own name may change training options.
+    The shape is the same for every dataset; a recipe of the dataset's own name, with '_' for '-', may change training
+    options.
     """
-    record = _read(recipe_file("reference"))
+    record, own = _read(recipe_file("reference")), dataset.replace("-", "_")
     try:
-        special = _read(recipe_file(dataset)).get("train", {}) if dataset.isidentifier() else {}
+        special = _read(recipe_file(own)).get("train", {}) if own.isidentifier() else {}
     except RecipeError:
         special = {}
     return record["build"], {**record["train"], **special}

@@ -18,6 +18,7 @@ STARTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"route": "student", "dim": 48, "depth": 2, "mixer": "attention", "tokens": "medium"},
         {"route": "student", "dim": 64, "depth": 2, "mixer": "depthwise", "tokens": "fine"},
         {"route": "student", "dim": 48, "depth": 1, "mixer": "token_mixing", "tokens": "coarse"},
+        {"route": "student", "dim": 32, "depth": 0, "mixer": "attention", "tokens": "coarse"},
     ),
     "pruned": ({"route": "pruned", "width": 0.5, "channels": 0.25, "heads": 0.5, "layers": 0.5, "merge": 0.5},),
 }
@@ -39,7 +40,7 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
     dim = trial.suggest_categorical("dim", [16, 24, 32, 48, 64, 96])
     sizes = {
         "dim": dim,
-        "depth": trial.suggest_int("depth", 1, 3),
+        "depth": trial.suggest_int("depth", 0, 3),
         "mixer": trial.suggest_categorical("mixer", ["token_mixing", "depthwise", "attention"]),
         "heads": max(1, dim // 16),
         "kernel": 5,
@@ -48,19 +49,26 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
         "head_hidden": 2 * dim,
         "dropout": 0.05,
         "mask": False,
-        **_GRAIN[trial.suggest_categorical("tokens", sorted(_GRAIN))],
     }
-    special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m)))
+    grain = _GRAIN[trial.suggest_categorical("tokens", sorted(_GRAIN))]
+    special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m, grain)))
+    sizes |= grain
     return [Student(network="late_fusion", sizes=tuple(sizes.items()), modalities=special)]
 
 
-def _suited(modality: Modality) -> dict[str, Any]:
-    """Sizes that suit a modality's resolution: finer patches for tiny images, half the rate for wide-band audio."""
+def _suited(modality: Modality, grain: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes that suit a modality's resolution.
+
+    Finer patches for tiny images, half the rate for wide-band audio, runs of frames that need the least padding.
+    """
     side = max(modality.height, modality.width)
     if modality.kind == "image" and side <= 32:
         return {"patch": 7}
     if modality.kind == "image" and side >= 112:
         return {"patch": 16}
+    if modality.kind == "series":
+        tokens = -(-modality.frames // grain["frames_per_token"])
+        return {"frames_per_token": -(-modality.frames // tokens)}
     return {"shrink": 2} if modality.kind == "audio" and modality.sample_rate >= 16_000 else {}
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.model import tiny
 from triptych.errors import ModelError
+from triptych.model import ModelConfig, Multimodal
 from triptych.model.build import build
 from triptych.model.config import BlockConfig, EncoderConfig, StemConfig
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
@@ -21,6 +22,7 @@ from triptych.model.stems.audio import AudioStem, fourier_filters, hann, mel_ban
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.robust import RobustScale
 from triptych.model.stems.series import SeriesStem
+from triptych.model.stems.summary import SummaryStem, memories
 from triptych.schema import Modality, Schema
 from triptych.tokens import Tokens
 
@@ -234,3 +236,31 @@ def test_only_attention_over_other_things_than_words_may_lose_tokens() -> None:
         encoders = tiny.network(mixer=mixer).encoders
         dropped = {name for name in encoders if isinstance(encoders[name].drop, DropTokens)}
         assert dropped == ({"picture", "sound", "motion", "facts"} if mixer == "attention" else {"facts"})
+
+
+@torch.no_grad()
+def test_a_summary_holds_averages_gaps_and_extremes() -> None:
+    series = Modality("m", "series", frames=4, channels=1, center=(0.0,), scale=(1.0,))
+    stem = SummaryStem(series, EncoderConfig(4, StemConfig(frames_per_token=2, averages=1)), "float32")
+    stem.project.weight.copy_(torch.eye(4))
+    stem.project.bias.zero_()
+    stem.position.weight.zero_()
+    low, high = math.sinh(-1.0), math.sinh(3.0)
+    tokens = stem(torch.tensor([[[low], [high], [math.nan], [math.nan]]]))
+    assert tokens.x[0, 0].tolist() == pytest.approx([1.0, 0.0, 3.0, -1.0])  # average, share missing, most, least
+    assert tokens.x[0, 1].tolist() == pytest.approx([0.0, 1.0, 0.0, 0.0])
+    assert tokens.mask.tolist() == [[True, False]]
+    assert torch.allclose(memories(3, 5).sum(dim=1), torch.ones(3))
+    assert (memories(3, 5)[:, -1].diff() > 0).all()
+    assert memories(2, 1).tolist() == [[1.0], [1.0]]
+
+
+@torch.no_grad()
+def test_stems_of_other_kinds_are_refused_and_forms_rebuild_from_their_config() -> None:
+    model = tiny.network("late_fusion", "motion", "facts", modalities={"motion": {"form": "summary"}})
+    assert isinstance(model.encoders["motion"].stem, SummaryStem)
+    assert model(tiny.batch(3, "motion", "facts")).isfinite().all()
+    again = Multimodal(ModelConfig.from_dict(model.config.to_dict()), model.schema)
+    again.load_state_dict(model.state_dict())
+    with pytest.raises(ModelError, match=r"no stem 'summary' for 'facts', which is table; known are \['table'\]"):
+        tiny.network("late_fusion", "facts", modalities={"facts": {"form": "summary"}})

@@ -31,11 +31,11 @@ def test_every_start_is_within_the_space(tiny_data: Dataset, start: dict[str, ob
 def test_sizes_suit_the_resolution_of_each_modality() -> None:
     audio = Modality("audio", "audio", sample_rate=16_000, max_samples=64_000, channels=1)
     image = Modality("image", "image", height=28, width=28, channels=1)
-    series = Modality("series", "series", frames=48, channels=2, center=(0.0, 0.0), scale=(1.0, 1.0))
+    series = Modality("series", "series", frames=72, channels=2, center=(0.0, 0.0), scale=(1.0, 1.0))
     schema = Schema("x", (audio, image, series), "y", "classification", "accuracy", ("a", "b"))
     coarse = {**STARTS["student"][0], "tokens": "coarse"}
     (student,) = default_space(optuna.trial.FixedTrial(coarse), schema)  # type: ignore[arg-type]
     special = dict(student.modalities)  # type: ignore[attr-defined]
     assert dict(special["audio"])["shrink"] == 2
     assert dict(special["image"])["patch"] == 7
-    assert dict(special["series"])["frames_per_token"] == 24  # 25 would pad 48 frames to 50
+    assert dict(special["series"]) == {"frames_per_token": 36, "form": "summary"}  # 50 would pad 72 frames to 100

@@ -26,6 +26,7 @@ class Sizes:
     expansion: float = 4.0  # hidden width of the channel block, in units of dim
     mixer: str = "attention"
     kernel: int = 7
+    form: str = ""
     patch: int = 8
     shrink: int = 1
     window_s: float = 0.025
@@ -33,6 +34,7 @@ class Sizes:
     mels: int = 64
     max_tokens: int = 100
     frames_per_token: int = 10
+    averages: int = 4
     width: int = 0
     hidden: int = 128
     mask: bool = True

@@ -19,6 +19,7 @@ _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all m
 class StemConfig:
     """How raw values become tokens.  Only the fields of the modality's kind are used."""
 
+    form: str = ""  # name of the stem in `STEMS`; empty means the usual one of the modality's kind
     patch: int = 8  # image: pixels per side of a patch
     shrink: int = 1  # audio: average this many samples into one first
     window_s: float = 0.025  # audio: analysis window
@@ -26,6 +27,7 @@ class StemConfig:
     mels: int = 64  # audio: mel bands
     max_tokens: int = 100  # audio: frames are stacked until at most this many tokens are left
     frames_per_token: int = 10  # series
+    averages: int = 4  # series, form 'summary': learnt averages over the frames of a token
     width: int = 0  # text: embedding width before projection to `dim`; 0 means `dim`
     hidden: int = 128  # table: hidden width
     mask: bool = True  # audio, series: mark tokens without a real sample; unmarked ones count as zeros: cheaper

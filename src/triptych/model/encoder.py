@@ -11,7 +11,7 @@ from triptych.errors import ModelError
 from triptych.model.channels import CHANNELS
 from triptych.model.config import BlockConfig, EncoderConfig, Precision
 from triptych.model.mixers import MIXERS
-from triptych.model.stems import STEMS
+from triptych.model.stems import STEMS, Stem
 from triptych.schema import Modality
 from triptych.select import METHODS, keep_best, kept_count, reduce
 from triptych.tokens import Tokens
@@ -104,7 +104,7 @@ class Encoder(nn.Module):
 
     def __init__(self, modality: Modality, config: EncoderConfig, *, precision: Precision, dropout: float) -> None:
         super().__init__()
-        self.stem = STEMS[modality.kind](modality, config, precision)
+        self.stem = _stem_class(modality, config.stem.form)(modality, config, precision)
         self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
         spare = modality.kind != "text" and all(MIXERS[block.mixer].any_tokens for block in config.blocks)
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
@@ -113,3 +113,11 @@ class Encoder(nn.Module):
         """raw: as in `Batch.inputs` → tokens of width `dim`"""
         tokens: Tokens = self.blocks(self.drop(self.stem(raw)))
         return tokens
+
+
+def _stem_class(modality: Modality, form: str) -> type[Stem]:
+    name = form or modality.kind
+    if name not in STEMS or STEMS[name].kind != modality.kind:
+        known = sorted(name for name, stem in STEMS.items() if stem.kind == modality.kind)
+        raise ModelError(f"no stem {name!r} for {modality.name!r}, which is {modality.kind}; known are {known}")
+    return STEMS[name]

@@ -26,7 +26,7 @@ STARTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
 _GRAIN: Mapping[str, Mapping[str, Any]] = {
     "fine": {"patch": 8, "hop_s": 0.016, "max_tokens": 60, "mels": 48, "frames_per_token": 10},
     "medium": {"patch": 8, "hop_s": 0.020, "max_tokens": 40, "mels": 40, "frames_per_token": 15},
-    "coarse": {"patch": 16, "hop_s": 0.040, "max_tokens": 25, "mels": 32, "frames_per_token": 25},
+    "coarse": {"patch": 16, "hop_s": 0.040, "max_tokens": 25, "mels": 32, "frames_per_token": 50},
 }
 
 
@@ -50,16 +50,17 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
         "dropout": 0.05,
         "mask": False,
     }
-    grain = _GRAIN[trial.suggest_categorical("tokens", sorted(_GRAIN))]
+    grain = trial.suggest_categorical("tokens", sorted(_GRAIN))
     special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m, grain)))
-    sizes |= grain
+    sizes |= _GRAIN[grain]
     return [Student(network="late_fusion", sizes=tuple(sizes.items()), modalities=special)]
 
 
-def _suited(modality: Modality, grain: Mapping[str, Any]) -> dict[str, Any]:
+def _suited(modality: Modality, grain: str) -> dict[str, Any]:
     """Sizes that suit a modality's resolution.
 
-    Finer patches for tiny images, half the rate for wide-band audio, runs of frames that need the least padding.
+    Finer patches for tiny images, half the rate for wide-band audio, runs of frames that need the least padding, and
+    statistics of long runs.
     """
     side = max(modality.height, modality.width)
     if modality.kind == "image" and side <= 32:
@@ -67,8 +68,9 @@ def _suited(modality: Modality, grain: Mapping[str, Any]) -> dict[str, Any]:
     if modality.kind == "image" and side >= 112:
         return {"patch": 16}
     if modality.kind == "series":
-        tokens = -(-modality.frames // grain["frames_per_token"])
-        return {"frames_per_token": -(-modality.frames // tokens)}
+        tokens = -(-modality.frames // _GRAIN[grain]["frames_per_token"])
+        form = {"form": "summary"} if grain == "coarse" else {}
+        return {"frames_per_token": -(-modality.frames // tokens), **form}
     return {"shrink": 2} if modality.kind == "audio" and modality.sample_rate >= 16_000 else {}
 
 

@@ -1,9 +1,13 @@
-"""Raw values to tokens, one stem per modality kind; preprocessing is inside, so it exports with the network."""
+"""Raw values to tokens; preprocessing is inside, so it exports with the network.
+
+A modality kind's usual stem has its name; the others are asked for by `StemConfig.form`.
+"""
 
 from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.stem import Stem
+from triptych.model.stems.summary import SummaryStem
 from triptych.model.stems.table import TableStem
 from triptych.model.stems.text import TextStem
 
@@ -11,8 +15,9 @@ STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
     "image": ImageStem,
     "series": SeriesStem,
+    "summary": SummaryStem,
     "table": TableStem,
     "text": TextStem,
 }
 
-__all__ = ["STEMS", "AudioStem", "ImageStem", "SeriesStem", "Stem", "TableStem", "TextStem"]
+__all__ = ["STEMS", "AudioStem", "ImageStem", "SeriesStem", "Stem", "SummaryStem", "TableStem", "TextStem"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -12,13 +12,15 @@ from torch.nn import functional
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
 from triptych.model.stems.stem import Stem
-from triptych.schema import Modality
+from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
 
 @final
 class AudioStem(Stem):
     """(batch, samples) float32, NaN beyond a clip's end → a token per run of log-mel frames."""
+
+    kind: ClassVar[Kind] = "audio"
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)

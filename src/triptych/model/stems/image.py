@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn import functional
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding, dequantize
 from triptych.model.stems.stem import Stem
-from triptych.schema import Modality
+from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
 
@@ -21,6 +21,8 @@ class ImageStem(Stem):
 
     The pixels are already integers, so an int8 network multiplies them as they are: real value = (pixel − 128) / 64.
     """
+
+    kind: ClassVar[Kind] = "image"
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)

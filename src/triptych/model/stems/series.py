@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
 from triptych.model.stems.robust import RobustScale
 from triptych.model.stems.stem import Stem
-from triptych.schema import Modality
+from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
 
@@ -24,6 +24,8 @@ class SeriesStem(Stem):
     What was measured is itself informative, so each channel is joined by a channel that marks its missing samples.
     A token whose every sample is missing is masked, unless the stem is built without masks.
     """
+
+    kind: ClassVar[Kind] = "series"
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from triptych.model.config import EncoderConfig, Precision
-from triptych.schema import Modality
+from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
 
 class Stem(nn.Module, ABC):
     """Turns raw values into tokens.
 
+    kind:   of the modalities that it reads
     grid:   rows and columns of the tokens, or their number, or () where it varies
     tokens: the largest number of tokens
     """
 
+    kind: ClassVar[Kind]
     grid: tuple[int, ...]
     tokens: int
 

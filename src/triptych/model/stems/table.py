@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -12,13 +12,15 @@ from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.stems.robust import RobustScale
 from triptych.model.stems.stem import Stem
-from triptych.schema import Modality
+from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
 
 @final
 class TableStem(Stem):
     """(batch, fields) float32, NaN where missing → one token, through a two-layer perceptron."""
+
+    kind: ClassVar[Kind] = "table"
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
 from triptych.model.stems.stem import Stem
-from triptych.schema import Modality
+from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
 
 @final
 class TextStem(Stem):
     """(batch, tokens) int64, 0 is padding → a token per id.  A narrow embedding is projected to the model's width."""
+
+    kind: ClassVar[Kind] = "text"
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)

@@ -105,6 +105,12 @@ def test_robust_scaling_by_hand() -> None:
     x, missing = scale(torch.tensor([[3.0, math.nan]]))
     assert x.tolist() == [[pytest.approx(math.asinh(1.0)), 0.0]]
     assert missing.tolist() == [[False, True]]
+    quick = RobustScale(Modality("f", "table", fields=("a", "b"), center=(1.0, 0.0), scale=(2.0, 1.0)), "softsign")
+    x, missing = quick(torch.tensor([[9.0, math.nan], [-1e9, 4.0]]))
+    assert x.tolist() == [[2.0, 0.0], [pytest.approx(-4.0), 2.0]]
+    assert missing.tolist() == [[False, True], [False, False]]
+    with pytest.raises(ModelError, match="squash must be one of"):
+        StemConfig(squash="tanh")
     with pytest.raises(ModelError, match="load its data first"):
         RobustScale(Modality("f", "table", fields=("a",)))
 

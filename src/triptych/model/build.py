@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from triptych.errors import ModelError
-from triptych.model.config import BlockConfig, EncoderConfig, FusionConfig, ModelConfig, StemConfig
+from triptych.model.config import BlockConfig, EncoderConfig, FusionConfig, ModelConfig, Squash, StemConfig
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality, Schema
 
@@ -37,6 +37,7 @@ class Sizes:
     averages: int = 4
     width: int = 0
     hidden: int = 128
+    squash: Squash = "asinh"
     mask: bool = True
     fusion_depth: int = 2
     bottlenecks: int = 4

@@ -12,6 +12,7 @@ from triptych.errors import ModelError
 
 T = TypeVar("T")
 Precision = Literal["float32", "int8_weights", "int8"]
+Squash = Literal["asinh", "softsign"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
 
 
@@ -30,11 +31,14 @@ class StemConfig:
     averages: int = 4  # series, form 'summary': learnt averages over the frames of a token
     width: int = 0  # text: embedding width before projection to `dim`; 0 means `dim`
     hidden: int = 128  # table: hidden width
+    squash: Squash = "asinh"  # series, table: what tames values far from the median
     mask: bool = True  # audio, series: mark tokens without a real sample; unmarked ones count as zeros: cheaper
 
     def __post_init__(self) -> None:
         if not (0 < self.window_s <= 10 and 0 < self.hop_s <= 10):
             raise ModelError(f"window_s and hop_s must be in (0, 10] seconds, got {self.window_s} and {self.hop_s}")
+        if self.squash not in get_args(Squash):
+            raise ModelError(f"squash must be one of {get_args(Squash)}, got {self.squash!r}")
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
         "head_hidden": 2 * dim,
         "dropout": 0.05,
         "mask": False,
+        "squash": "softsign",
     }
     grain = trial.suggest_categorical("tokens", sorted(_GRAIN))
     special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m, grain)))

@@ -34,7 +34,7 @@ class SeriesStem(Stem):
         self.grid = (self.tokens,)
         self.frames = self.tokens * self.run
         self.mask = encoder.stem.mask
-        self.scale = RobustScale(modality)
+        self.scale = RobustScale(modality, encoder.stem.squash)
         self.project = Dense(2 * self.run * modality.channels, encoder.dim, precision=precision)
         self.position = Embedding(self.tokens, encoder.dim, precision=precision)
 

@@ -34,7 +34,7 @@ class SummaryStem(Stem):
         self.grid = (self.tokens,)
         self.frames = self.tokens * self.run
         self.mask = encoder.stem.mask
-        self.scale = RobustScale(modality)
+        self.scale = RobustScale(modality, encoder.stem.squash)
         self.count = encoder.stem.averages
         self.averages = Embedding(self.count, self.run, precision=precision)
         with torch.no_grad():

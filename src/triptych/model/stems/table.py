@@ -26,7 +26,7 @@ class TableStem(Stem):
         super().__init__(modality, encoder, precision)
         self.grid = ()
         self.tokens = 1
-        self.scale = RobustScale(modality)
+        self.scale = RobustScale(modality, encoder.stem.squash)
         self.up = Dense(2 * len(modality.center), encoder.stem.hidden, precision=precision)
         self.down = Dense(encoder.stem.hidden, encoder.dim, precision=precision)
 

@@ -88,6 +88,7 @@ def fit(job: Job) -> None:
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     command = ["-m", "triptych.cli", "fit", job.data, *arguments]
     ran = run(job, command, job.folder / "fit.log", retry=False)
+    shutil.copy(out / "training" / "history.json", job.folder / "reference-history.json")
     shutil.rmtree(out / "search", ignore_errors=True)
     shutil.rmtree(out / "training", ignore_errors=True)
     shown = f"triptych fit {job.name} --budget {BUDGET} --seed {job.seed} --minutes {job.minutes:g}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from triptych.measure.quality import higher_is_better
+from triptych.search.recipes import reference_recipe
 
 FIT_WALL_S = 1200
 FIT_MEMORY_BYTES = 6_000_000_000
@@ -28,10 +29,12 @@ def write_record(folder: Path, target: Path) -> None:
 def gather(folder: Path) -> dict[str, Any]:
     run, fit, measured = (read(folder / name) for name in ("fit/run.json", "fit.json", "measure.json"))
     fit["line"] = {key: value for key, value in fit["line"].items() if key not in {"bundle", "report"}}
+    history, metric = read(folder / "reference-history.json"), run["schema"]["metric"]
     record = {
         "set": folder.name,
-        "metric": run["schema"]["metric"],
+        "metric": metric,
         "fit": fit,
+        "training": training(history, reference_recipe(folder.name)[1], metric),
         "steps": run["steps"],
         "reports": measured["reports"],
         "direct": measured["direct"],
@@ -45,6 +48,24 @@ def gather(folder: Path) -> dict[str, Any]:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def training(history: Sequence[Mapping[str, Any]], options: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """How the reference trained: best validation so far after each quarter of its seconds, and what ended it."""
+    qualities, last = [gain(entry["quality"], 0.0, metric) for entry in history], history[-1]
+    best = qualities.index(max(qualities))
+    ended = "its cap of wall time"
+    if last["epoch"] >= options["epochs"]:
+        ended = "its number of epochs"
+    elif len(history) - 1 - best >= options["patience"]:
+        ended = "no gain in validation"
+    quarters = []
+    for part in (0.25, 0.5, 0.75, 1.0):
+        seen = [
+            q for q, entry in zip(qualities, history, strict=True) if entry["elapsed_s"] <= part * last["elapsed_s"]
+        ]
+        quarters.append(abs(max(seen)) if seen else None)
+    return {"epochs": round(last["epoch"], 1), "seconds": last["elapsed_s"], "quarters": quarters, "ended": ended}
 
 
 def targets(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -38,8 +38,9 @@ ABOUT_OVERVIEW = """The reference is a late-fusion transformer in PyTorch, the s
 (`recipes/reference.toml`). Quality is on the test split; latency is the median of one prediction with one thread,
 decoded inputs to output, and its interval that of the ratio; memory is the peak above a bare Python process with numpy;
 size is what must be shipped to run. Every network trains within a cap of wall time (the command of each set says how
-long the whole fit may take); where the reference is still improving at its cap, as on avdigits, it is weaker than it
-would be, and a drop below zero says no more than that. One seed."""
+long the whole fit may take). One seed."""
+ABOUT_TRAINING = """Best validation quality after each quarter of the reference's training. Where its cap of wall time
+ended it while it was still gaining, it is weaker than it would be, and a drop below zero says no more than that."""
 ABOUT_CONTROLS = """Seconds of Triptych divided by those of each control, round by round, with the 95 % interval; below
 1, Triptych is faster. In brackets, by how much the control's quality is better (+) or worse (−)."""
 
@@ -51,7 +52,7 @@ def write_page(docs: Path) -> None:
     records = load(docs / "results")
     for record in records:
         plot(record, docs / "results" / f"{record['set']}.png")
-    (docs / "results.md").write_text(page(records, notes(docs / "results"), precision_table(docs / "results")))
+    (docs / "results.md").write_text(page(records, notes(docs / "results"), side_tables(docs / "results")))
     readme = docs.parent / "README.md"
     text = readme.read_text()
     if OPEN in text:
@@ -62,6 +63,33 @@ def load(folder: Path) -> list[Record]:
     """Every set's record, in the order of `ORDER`."""
     paths = (folder / f"{name}.json" for name in ORDER)
     return [json.loads(path.read_text()) for path in paths if path.is_file()]
+
+
+def side_tables(folder: Path) -> str:
+    """What the smaller scripts of `bench/` measured."""
+    return "\n\n".join(part for part in (options_table(folder), precision_table(folder)) if part)
+
+
+def options_table(folder: Path) -> str:
+    """What each option of a session buys, from `bench/session_options.py`; nothing where that has not run."""
+    path = folder / "session-options.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text())
+    about = (
+        "The same graph with one option changed at a time, one thread, each reading in a fresh process: median of"
+        f" {record['rounds']} rounds. Memory is the peak above Python, numpy and onnxruntime."
+    )
+    parts = ["## Options of the runtime", about]
+    for name, network in record["networks"].items():
+        usual = network["options"]["as shipped"]["p50_s"]
+        rows = [
+            (option, ms(r["p50_s"]), share(r["p50_s"] / usual), ms(r["load_s"]), mb(r["peak_bytes"]))
+            for option, r in network["options"].items()
+        ]
+        head = (f"{name}, {network['params'] / 1e6:.2f} M parameters", "p50 (ms)", "ratio", "load (ms)", "memory (MB)")
+        parts.append(table(head, rows))
+    return "\n\n".join(parts)
 
 
 def precision_table(folder: Path) -> str:
@@ -97,7 +125,7 @@ def with_block(text: str, block: str) -> str:
 # ---- the page
 
 
-def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]], precision: str = "") -> str:
+def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]], side: str = "") -> str:
     """The whole page as Markdown."""
     parts = [
         "# Results",
@@ -110,6 +138,9 @@ def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]], prec
         "## From the reference to Triptych",
         ABOUT_OVERVIEW,
         overview(records),
+        "## How the references trained",
+        ABOUT_TRAINING,
+        training_table(records),
         "## Targets",
         target_table(records),
         missed(records, words),
@@ -120,7 +151,7 @@ def page(records: Sequence[Record], words: Mapping[str, Mapping[str, str]], prec
         "The same recipe with one modality at a time, quality on the test split.",
         single_table(records),
         *(part for record in records for part in section(record)),
-        precision,
+        side,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -175,6 +206,17 @@ def overview(records: Sequence[Record]) -> str:
             )
         )
     return table(head, rows)
+
+
+def training_table(records: Sequence[Record]) -> str:
+    rows = []
+    for record in records:
+        found = record.get("training")
+        if found is None:  # measured before it was kept
+            continue
+        quarters = ("–" if quality is None else f"{quality:.3f}" for quality in found["quarters"])
+        rows.append((record["set"], f"{found['epochs']:.1f}", f"{found['seconds']:.0f}", *quarters, found["ended"]))
+    return table(("set", "epochs", "seconds", "1/4", "2/4", "3/4", "4/4", "ended by"), rows)
 
 
 TARGETS: Mapping[str, tuple[str, Callable[[float], str]]] = {

@@ -22,7 +22,7 @@ measured = pytest.mark.skipif(not MEASURED, reason="nothing has been measured ye
 
 @measured
 def test_the_page_equals_the_measurements() -> None:
-    page = results_page.page(MEASURED, results_page.notes(RESULTS), results_page.precision_table(RESULTS))
+    page = results_page.page(MEASURED, results_page.notes(RESULTS), results_page.side_tables(RESULTS))
     assert (ROOT / "docs" / "results.md").read_text() == page, "run: python bench/results_page.py"
 
 
@@ -98,6 +98,18 @@ def test_fusion_is_asked_to_gain_where_it_is_known_to() -> None:
     poor = {**record(), "singles": {"image": {"test": {"quality": 0.9}}}}
     assert unmet(records.targets(poor)) == {"fused"}
     assert unmet(records.targets({**poor, "set": "mosi"})) == set()
+
+
+def test_how_a_reference_trained_by_hand() -> None:
+    history = [{"epoch": e, "elapsed_s": 10.0 * e, "quality": q} for e, q in enumerate((0.5, 0.8, 0.7, 0.6), 1)]
+    options = {"epochs": 40, "patience": 2}
+    found = records.training(history, options, "accuracy")
+    assert found == {"epochs": 4, "seconds": 40.0, "quarters": [0.5, 0.8, 0.8, 0.8], "ended": "no gain in validation"}
+    assert records.training(history, {**options, "epochs": 4}, "accuracy")["ended"] == "its number of epochs"
+    assert records.training(history, {**options, "patience": 3}, "accuracy")["ended"] == "its cap of wall time"
+    errors = records.training(history, options, "mae")
+    assert errors["quarters"] == [0.5, 0.5, 0.5, 0.5]
+    assert records.training(history[1:], options, "accuracy")["quarters"][0] is None
 
 
 def test_a_lower_error_is_better() -> None:

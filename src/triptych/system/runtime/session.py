@@ -1,19 +1,11 @@
 """onnxruntime sessions, set up for one prediction at a time in little memory.
 
-Measured with onnxruntime 1.32 on two transformers of 0.1 M and 2.2 M parameters, batch 1, one thread, fresh processes,
-three rounds each. Memory is what the larger one's process peaks at above numpy and onnxruntime (46 MB, of which
-onnxruntime is 21); about 10 MB of it are onnxruntime's own code:
+bench/session_options.py measures each choice, and docs/results.md shows what it found:
 
-  weights      external data that onnxruntime maps tensor by tensor: 23 MB, loads in 21 ms; embedded in the graph 25 to
-               28 MB, 31 ms; handed over in memory 24 to 28 MB, and held twice while loading. So external, in a file
-               that was hashed, from a graph that was scanned.
-  arena        off: 23 to 31 MB from one process to the next, as malloc fragments, and no faster. On.
-  pattern      memory pattern off: 1 MB less, but 7 % slower on a prediction of 0.1 ms. On.
-  prepacking   off: up to 2 MB less, but 13 to 25 % slower. On.
-  optimisation basic instead of all: up to 60 % slower. All.
-  spinning     no effect on one thread; off, two threads answer a small graph half as fast. On.
-  run          4.7 µs for the smallest graph; fixed bindings 3.3, fresh bindings 6.6, OrtValues 36. So `run`: it is
-               within 2 % of the best for a prediction of 0.1 ms.
+  weights      external data that onnxruntime maps tensor by tensor, in a file that was hashed, from a graph that was
+               scanned; embedded or handed over in memory they are held twice while loading.
+  the rest     (arena, memory pattern, prepacking, optimisation) as onnxruntime has it: no other setting is both
+               lighter and as fast.
 """
 
 from __future__ import annotations

@@ -286,6 +286,8 @@ def control_table(records: Sequence[Record]) -> str:
 def single_table(records: Sequence[Record]) -> str:
     rows = []
     for record in records:
+        if not record["singles"]:  # asked for only where joining is known to gain
+            continue
         reports = record["reports"]["1"]
         singles = ", ".join(f"{name} {single['test']['quality']:.3f}" for name, single in record["singles"].items())
         rows.append((record["set"], singles, f"{reports[REFERENCE]['quality']:.3f}", f"{reports[OURS]['quality']:.3f}"))

@@ -15,6 +15,7 @@ from tests.model import tiny
 from triptych.errors import ModelError, UnknownModality
 from triptych.model import ModelConfig, Multimodal, build, example_batch
 from triptych.model.channels import CHANNELS
+from triptych.model.encoder import Block
 from triptych.model.fusion import FUSIONS
 from triptych.model.mixers import MIXERS
 from triptych.model.stems import STEMS
@@ -211,5 +212,9 @@ def test_the_made_example_fits_the_network() -> None:
     assert model(example_batch(model.schema, rows=2)).shape == (2, 3)
 
 
-def test_every_channel_block_is_a_configuration() -> None:
-    assert sorted(CHANNELS) == ["mlp"]
+@pytest.mark.parametrize("channel", sorted(CHANNELS))
+@torch.no_grad()
+def test_every_channel_block_is_a_configuration(channel: str) -> None:
+    model = tiny.network("early_fusion", channel=channel)
+    assert {type(b.channel) for b in model.modules() if isinstance(b, Block)} == {CHANNELS[channel]}
+    assert model(BATCH).isfinite().all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -16,11 +17,10 @@ from triptych.model.build import build
 from triptych.model.config import BlockConfig, EncoderConfig, StemConfig
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.encoder import DropTokens
-from triptych.model.fusion import FUSIONS
 from triptych.model.mixers import MIXERS
 from triptych.model.stems.audio import AudioStem, fourier_filters, hann, mel_bank
 from triptych.model.stems.image import ImageStem
-from triptych.model.stems.robust import RobustScale
+from triptych.model.stems.robust import RobustScale, softsign
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.summary import SummaryStem, memories
 from triptych.schema import Modality, Schema
@@ -155,7 +155,7 @@ def test_late_fusion_knows_where_each_modality_lies() -> None:
     for name, tokens in streams.items():
         start = model.fusion.starts[name]
         assert torch.allclose(vector[:, start : start + tokens.x.shape[2]], tokens.mean(), atol=1e-6)
-    assert set(FUSIONS) == {"late", "early", "bottleneck"}
+    assert not any(tiny.network(n, "facts").fusion.starts for n in tiny.NETWORKS if n != "late_fusion")
 
 
 def test_quantizing_by_hand() -> None:
@@ -237,11 +237,11 @@ def test_tokens_are_left_out_in_training_only_and_padding_first() -> None:
     assert drop(tokens) is tokens
 
 
-def test_only_attention_over_other_things_than_words_may_lose_tokens() -> None:
+def test_only_mixers_that_read_any_tokens_but_words_may_lose_some() -> None:
     for mixer in MIXERS:
         encoders = tiny.network(mixer=mixer).encoders
         dropped = {name for name in encoders if isinstance(encoders[name].drop, DropTokens)}
-        assert dropped == ({"picture", "sound", "motion", "facts"} if mixer == "attention" else {"facts"})
+        assert dropped == ({"picture", "sound", "motion", "facts"} if MIXERS[mixer].any_tokens else {"facts"})
 
 
 @torch.no_grad()
@@ -270,3 +270,27 @@ def test_stems_of_other_kinds_are_refused_and_forms_rebuild_from_their_config() 
     again.load_state_dict(model.state_dict())
     with pytest.raises(ModelError, match=r"no stem 'summary' for 'facts', which is table; known are \['table'\]"):
         tiny.network("late_fusion", "facts", modalities={"facts": {"form": "summary"}})
+
+
+def test_softsign_has_its_own_slope() -> None:
+    x = torch.tensor([-3.0, -0.5, 0.5, 7.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(softsign, x)
+    assert softsign(x).tolist() == pytest.approx(torch.nn.functional.softsign(x).tolist())
+
+
+@torch.no_grad()
+def test_a_single_summary_token_is_that_of_many() -> None:
+    series = Modality("m", "series", frames=6, channels=2, center=(0.0, 1.0), scale=(1.0, 2.0))
+    torch.manual_seed(0)
+    one = SummaryStem(series, EncoderConfig(4, StemConfig(frames_per_token=6)), "float32")
+    raw = torch.randn(3, 6, 2).masked_fill(torch.rand(3, 6, 2) < 0.3, math.nan)
+    raw[1] = math.nan
+    two = SummaryStem(
+        dataclasses.replace(series, frames=12), EncoderConfig(4, StemConfig(frames_per_token=6)), "float32"
+    )
+    two.load_state_dict({**one.state_dict(), "position.weight": one.position.weight.repeat(2, 1)})
+    tokens, twice = one(raw), two(torch.cat([raw, raw], dim=1))
+    assert tokens.x.shape == (3, 1, 4)
+    assert tokens.mask.tolist() == [[True], [False], [True]]
+    assert torch.allclose(tokens.x.expand(-1, 2, -1), twice.x, atol=1e-6)
+    assert twice.mask.equal(tokens.mask.expand(-1, 2))

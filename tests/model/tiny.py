@@ -21,7 +21,19 @@ MODALITIES = (
 )
 KINDS = tuple(modality.kind for modality in MODALITIES)
 NAMES = tuple(modality.name for modality in MODALITIES)
-NETWORKS = ("late_fusion", "early_fusion", "bottleneck_fusion")
+NETWORKS = (
+    "late_fusion",
+    "early_fusion",
+    "bottleneck_fusion",
+    "cross_fusion",
+    "hybrid_fusion",
+    "linear_cross_fusion",
+    "tensor_fusion",
+    "low_rank_fusion",
+    "multiplicative_fusion",
+    "product_of_experts_fusion",
+    "gated_fusion",
+)
 SIZES: dict[str, Any] = {
     "dim": 16,
     "depth": 2,

@@ -9,10 +9,23 @@ from typing import Any
 
 from triptych.errors import ModelError
 from triptych.model.config import BlockConfig, EncoderConfig, FusionConfig, ModelConfig, Squash, StemConfig
+from triptych.model.fusion import FUSIONS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality, Schema
 
-NAMES = {"late_fusion": "late", "early_fusion": "early", "bottleneck_fusion": "bottleneck"}
+NAMES = {
+    "bottleneck_fusion": "bottleneck",
+    "cross_fusion": "cross",
+    "early_fusion": "early",
+    "gated_fusion": "gated",
+    "hybrid_fusion": "hybrid",
+    "late_fusion": "late",
+    "linear_cross_fusion": "linear_cross",
+    "low_rank_fusion": "low_rank",
+    "multiplicative_fusion": "multiplicative",
+    "product_of_experts_fusion": "product_of_experts",
+    "tensor_fusion": "tensor",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,12 @@ class Sizes:
     expansion: float = 4.0  # hidden width of the channel block, in units of dim
     mixer: str = "attention"
     kernel: int = 7
+    rank: int = 16
+    state: int = 16
+    factor: float = 5.0
+    chunk: int = 16
+    channel: str = "mlp"
+    knots: int = 5
     form: str = ""
     patch: int = 8
     shrink: int = 1
@@ -41,6 +60,8 @@ class Sizes:
     mask: bool = True
     fusion_depth: int = 2
     bottlenecks: int = 4
+    tensor_dim: int = 8
+    tensor_rank: int = 4
     head_hidden: int = 128
     dropout: float = 0.1
     exits: bool = False
@@ -51,8 +72,8 @@ def build(
 ) -> Multimodal:
     """A network with fresh weights.
 
-    name: 'late_fusion', 'early_fusion' or 'bottleneck_fusion'; sizes: fields of `Sizes`; modalities: other sizes for
-    single modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
+    name: one of `NAMES`, for example 'late_fusion'; sizes: fields of `Sizes`; modalities: other sizes for single
+    modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
     """
     if name not in NAMES:
         raise ModelError(f"unknown network {name!r}; known are {sorted(NAMES)}")
@@ -64,10 +85,17 @@ def build(
         m.name: _encoder(m, _sizes(common, {**special.get(m.kind, {}), **special.get(m.name, {})}))
         for m in schema.modalities
     }
-    blocks = (_block(common),) * common.fusion_depth if name != "late_fusion" else ()
+    mixer = FUSIONS[NAMES[name]].mixer
     config = ModelConfig(
         encoders=encoders,
-        fusion=FusionConfig(NAMES[name], common.dim, blocks, common.bottlenecks),
+        fusion=FusionConfig(
+            name=NAMES[name],
+            dim=common.dim,
+            blocks=(_block(common, mixer),) * common.fusion_depth if mixer else (),
+            bottlenecks=common.bottlenecks,
+            tensor_dim=common.tensor_dim,
+            tensor_rank=common.tensor_rank,
+        ),
         head_hidden=common.head_hidden,
         dropout=common.dropout,
         exits=common.exits,
@@ -88,7 +116,13 @@ def _block(sizes: Sizes, mixer: str | None = None) -> BlockConfig:
         heads=sizes.heads,
         head_dim=sizes.head_dim or max(1, sizes.dim // sizes.heads),
         kernel=sizes.kernel,
+        rank=sizes.rank,
+        state=sizes.state,
+        factor=sizes.factor,
+        chunk=sizes.chunk,
+        channel=sizes.channel,
         hidden=round(sizes.dim * sizes.expansion),
+        knots=sizes.knots,
     )
 
 

@@ -60,14 +60,21 @@ class BlockConfig:
     mixer: str = "attention"
     heads: int = 4
     head_dim: int = 32
-    kernel: int = 7  # depthwise: tokens per side
+    kernel: int = 7  # depthwise, window, pooling, inverted_bottleneck: tokens per side
+    rank: int = 16  # low_rank: folded keys and values
+    state: int = 16  # state_space: states per channel
+    factor: float = 5.0  # prob_sparse: queries that attend, in units of ln(tokens)
+    chunk: int = 16  # hashed: tokens that attend together
     channel: str = "mlp"
     hidden: int = 512
+    knots: int = 5  # kan: bumps per edge
     reduce: ReduceConfig | None = None
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
-            raise ModelError(f"the kernel of a depthwise mixer must be odd, got {self.kernel}")
+            raise ModelError(f"the kernel of a block must be odd, got {self.kernel}")
+        if self.factor <= 0:
+            raise ModelError(f"the factor of ProbSparse must be above zero, got {self.factor}")
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,8 @@ class FusionConfig:
     dim: int = 128
     blocks: tuple[BlockConfig, ...] = ()
     bottlenecks: int = 4  # bottleneck fusion: shared tokens
+    tensor_dim: int = 8  # tensor fusion: features of a modality in the product
+    tensor_rank: int = 4  # low-rank tensor fusion: products in the sum
 
 
 @dataclass(frozen=True)

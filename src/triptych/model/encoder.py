@@ -41,7 +41,7 @@ class Block(nn.Module):
         """tokens.x: (batch, tokens, dim) → (batch, tokens or fewer, dim)"""
         normed = tokens.with_x(self.mix_norm(tokens.x))
         x = tokens.x + self.dropout(self.mixer(normed))
-        x = x + self.dropout(self.channel(self.channel_norm(x)))
+        x = x + self.dropout(self.channel(self.channel_norm(x), tokens.mask))
         if self.config.reduce is None:
             return tokens.with_x(x)
         return reduce(
@@ -106,7 +106,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.stem = _stem_class(modality, config.stem.form)(modality, config, precision)
         self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
-        spare = modality.kind != "text" and all(MIXERS[block.mixer].any_tokens for block in config.blocks)
+        free = all(MIXERS[b.mixer].any_tokens and CHANNELS[b.channel].any_tokens for b in config.blocks)
+        spare = modality.kind != "text" and free
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
 
     def forward(self, raw: Tensor) -> Tokens:

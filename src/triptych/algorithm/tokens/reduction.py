@@ -5,6 +5,7 @@ from __future__ import annotations
 from triptych.algorithm.rebuild import edited, rebuild
 from triptych.errors import RecipeError
 from triptych.model.config import ReduceConfig
+from triptych.model.fusion import FUSIONS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality
 
@@ -43,7 +44,7 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
         return f"has {len(blocks)} blocks, so there is none with index {after}"
     if blocks[after].reduce is not None:
         return f"is already reduced after block {after}; choose another block"
-    if after == len(blocks) - 1 and model.config.fusion.name == "late":
+    if after == len(blocks) - 1 and not FUSIONS[model.config.fusion.name].mixer:
         return f"ends with block {after}, after which nothing gets cheaper"
     if modality.kind == "image" and any(block.mixer == "depthwise" for block in blocks[after + 1 :]):
         return f"needs its whole grid in the convolutions after block {after}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -10,12 +11,17 @@ from triptych.model.config import BlockConfig, Precision
 
 
 class Channel(nn.Module, ABC):
-    """Changes each token alone."""
+    """Changes each token, at most with a look at its neighbours.
+
+    any_tokens: whether it reads no neighbours, so that any subset of the tokens will do
+    """
+
+    any_tokens: ClassVar[bool] = True
 
     @abstractmethod
     def __init__(self, dim: int, block: BlockConfig, precision: Precision) -> None:
         super().__init__()
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, tokens, dim) → (batch, tokens, dim)"""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x: (batch, tokens, dim), mask: (batch, tokens) bool, None if all are real → (batch, tokens, dim)"""

@@ -21,7 +21,7 @@ class Mlp(Channel):
         self.up = Dense(dim, block.hidden, precision=precision)
         self.down = Dense(block.hidden, dim, precision=precision)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """x: (batch, tokens, dim) → (batch, tokens, dim)"""
         out: Tensor = self.down(functional.gelu(self.up(x)))
         return out

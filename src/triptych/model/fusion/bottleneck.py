@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,15 @@ from triptych.model.config import FusionConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.encoder import Block
 from triptych.model.fusion.fusion import Fusion
+from triptych.model.fusion.present import concat, shares
 from triptych.tokens import Tokens
 
 
 @final
 class BottleneckFusion(Fusion):
     """Modalities talk only through a few shared tokens, averaged over the modalities after every layer."""
+
+    mixer: ClassVar[str] = "attention"
 
     def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
         super().__init__(dims, config, precision, dropout)
@@ -36,24 +39,15 @@ class BottleneckFusion(Fusion):
         """streams: any non-empty subset of the modalities → (batch, width)"""
         present = [name for name in self.project if name in streams]
         parts = {name: streams[name].with_x(self.project[name](streams[name].x)) for name in present}
-        exists = torch.stack([parts[name].real().any(dim=1) for name in present]).to(self.shared.dtype)
-        share = (exists / exists.sum(dim=0).clamp(min=1)).unsqueeze(-1).unsqueeze(-1)
-        shared = self.shared.expand(exists.shape[1], -1, -1)
+        share = shares(list(parts.values())).unsqueeze(-1).unsqueeze(-1)
+        shared = self.shared.expand(share.shape[1], -1, -1)
         for layer in self.layers:
-            joined = {name: layer.get_submodule(name)(_prepend(shared, parts[name])) for name in present}
+            joined = {name: layer.get_submodule(name)(concat([Tokens(shared), parts[name]])) for name in present}
             count = shared.shape[1]
             shared = (torch.stack([joined[name].x[:, :count] for name in present]) * share).sum(dim=0)
             parts = {name: _rest(joined[name], count) for name in present}
         out: Tensor = self.norm(shared)
         return out.mean(dim=1)
-
-
-def _prepend(shared: Tensor, tokens: Tokens) -> Tokens:
-    mask = torch.cat([torch.ones_like(shared[..., 0], dtype=torch.bool), tokens.real()], dim=1)
-    weight = None
-    if tokens.weight is not None:
-        weight = torch.cat([torch.ones_like(shared[..., 0]), tokens.weights()], dim=1)
-    return Tokens(torch.cat([shared, tokens.x], dim=1), mask, weight)
 
 
 def _rest(tokens: Tokens, count: int) -> Tokens:

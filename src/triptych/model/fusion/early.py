@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from triptych.model.config import FusionConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.encoder import Blocks
 from triptych.model.fusion.fusion import Fusion
+from triptych.model.fusion.present import concat
 from triptych.tokens import Tokens
 
 
@@ -26,16 +27,14 @@ class Joined(nn.Module):
     def forward(self, streams: Mapping[str, Tokens]) -> Tokens:
         """streams: any non-empty subset → tokens.x: (batch, Σ tokens, width)"""
         present = [name for name in self.project if name in streams]
-        x = torch.cat([self.project[name](streams[name].x) + self.kind[name] for name in present], dim=1)
-        mask = torch.cat([streams[name].real() for name in present], dim=1)
-        if all(streams[name].weight is None for name in present):
-            return Tokens(x, mask)
-        return Tokens(x, mask, torch.cat([streams[name].weights() for name in present], dim=1))
+        return concat([streams[n].with_x(self.project[n](streams[n].x) + self.kind[n]) for n in present])
 
 
 @final
 class EarlyFusion(Fusion):
     """A joint trunk of blocks (Kim et al. 2021, ViLT) and the mean of its tokens."""
+
+    mixer: ClassVar[str] = "attention"
 
     def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
         super().__init__(dims, config, precision, dropout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -16,8 +17,10 @@ class Fusion(nn.Module, ABC):
 
     width:  of that vector
     starts: where a modality's own features begin in it, for fusions that put them side by side
+    mixer:  the usual mixer of the config's blocks that it is made of; empty where it has no blocks
     """
 
+    mixer: ClassVar[str] = ""
     width: int
     starts: Mapping[str, int]
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from triptych.model.config import BlockConfig, Precision
-from triptych.model.mixers.mixer import Mixer
+from triptych.model.mixers.mixer import WithoutAttention
 from triptych.tokens import Tokens
 
 
 @final
-class Depthwise(Mixer):
+class Depthwise(WithoutAttention):
     """Over the token grid where there is one (image rows and columns), along the sequence otherwise."""
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
@@ -27,11 +27,3 @@ class Depthwise(Mixer):
         x = tokens.x if tokens.mask is None else tokens.x * tokens.mask.unsqueeze(-1)
         mixed: Tensor = self.conv(torch.unflatten(x.transpose(1, 2), 2, (self.rows, -1)))
         return mixed.flatten(2).transpose(1, 2)
-
-    def received(self, tokens: Tokens) -> Tensor:
-        """A token's energy stands in for the attention that it would receive: (batch, tokens)."""
-        return tokens.x.square().mean(dim=-1)
-
-    def keys(self, tokens: Tokens) -> Tensor:
-        """The tokens themselves, for likeness: (batch, tokens, dim)."""
-        return tokens.x

@@ -37,3 +37,15 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def keys(self, tokens: Tokens) -> Tensor:
         """What likeness of tokens compares: (batch, tokens, any)."""
+
+
+class WithoutAttention(Mixer, ABC):
+    """A mixer that compares no tokens, so that stand-ins have to rank them for a reduction."""
+
+    def received(self, tokens: Tokens) -> Tensor:
+        """A token's energy stands in for the attention that it would receive: (batch, tokens)."""
+        return tokens.x.square().mean(dim=-1)
+
+    def keys(self, tokens: Tokens) -> Tensor:
+        """The tokens themselves, for likeness: (batch, tokens, dim)."""
+        return tokens.x

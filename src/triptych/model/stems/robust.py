@@ -6,13 +6,36 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from triptych.errors import ModelError
 from triptych.model.config import Squash
 from triptych.schema import Modality
 
 _KNEE = 4.0  # spreads from the median at which softsign has halved a value
+
+
+@torch.library.custom_op("triptych::softsign", mutates_args=())
+def softsign(x: Tensor) -> Tensor:
+    """x / (1 + |x|), kept whole so that it exports as one node."""
+    return x / (1 + x.abs())
+
+
+@softsign.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _keep_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
+
+
+def _slope(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    (x,) = ctx.saved_tensors
+    slope: Tensor = gradient / (1 + x.abs()).square()
+    return slope
+
+
+softsign.register_autograd(_slope, setup_context=_keep_for_backward)
 
 
 @final
@@ -38,5 +61,5 @@ class RobustScale(nn.Module):
         """x: (..., channels), NaN where missing → scaled values, and bool where missing, of the same shape"""
         missing = x.isnan()
         scaled = (x - self.center) * self.inverse
-        squashed = _KNEE * functional.softsign(scaled) if self.squash == "softsign" else scaled.asinh()
+        squashed = _KNEE * softsign(scaled) if self.squash == "softsign" else scaled.asinh()
         return squashed.masked_fill(missing, 0.0), missing

@@ -48,12 +48,16 @@ class SummaryStem(Stem):
         if (extra := self.frames - raw.shape[1]) > 0:
             series = functional.pad(series, (0, 0, 0, extra), value=math.nan)
         x, missing = self.scale(series)
-        runs = (self.tokens, self.run)
-        x, gone = torch.unflatten(x, 1, runs), torch.unflatten(missing.to(x.dtype), 1, runs)
-        sums = (self.averages.rows(self.count) @ torch.cat([x, gone], dim=-1)).flatten(2)
-        features = torch.cat([sums, x.amax(dim=2), x.amin(dim=2)], dim=-1)
-        mask = gone.flatten(2).amin(dim=2) < 1 if self.mask else None
-        return Tokens(self.project(features) + self.position.rows(self.tokens), mask)
+        x, gone = self._runs(x), self._runs(missing.to(x.dtype))
+        sums = (self.averages.rows(self.count) @ torch.cat([x, gone], dim=-1)).flatten(-2)
+        features = torch.cat([sums, x.amax(dim=-2), x.amin(dim=-2)], dim=-1)
+        x = self.project(features) + self.position.rows(self.tokens)
+        mask = self._runs(missing).flatten(-2).all(dim=-1).logical_not().reshape(-1, self.tokens) if self.mask else None
+        return Tokens(x.reshape(-1, self.tokens, x.shape[-1]), mask)
+
+    def _runs(self, x: Tensor) -> Tensor:
+        """x: (batch, frames, channels) → (batch, tokens, run, channels), without the axis of a single token"""
+        return x if self.tokens == 1 else torch.unflatten(x, 1, (self.tokens, self.run))
 
 
 def memories(count: int, run: int) -> Tensor:

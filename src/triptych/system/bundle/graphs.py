@@ -207,7 +207,12 @@ def _dequantize_node(x: Any, scale: Any, zero: Any, axis: int) -> Any:
     return op.DequantizeLinear(x, scale, zero, axis=axis)
 
 
+def _softsign_node(x: Any) -> Any:
+    return op.Softsign(x)
+
+
 _NODES: dict[Any, Any] = {
+    torch.ops.triptych.softsign.default: _softsign_node,
     torch.ops.triptych.quantize.default: _quantize_node,
     torch.ops.triptych.dequantize.default: _dequantize_node,
 }

@@ -19,7 +19,12 @@ _PRIME = 2**31 - 1
 
 def kept_count(tokens: int, fraction: float) -> int:
     """Tokens that stay: at least one, rounded up, in whole percents so that a symbolic count works."""
-    return -(-tokens * max(1, round(fraction * 100)) // 100)
+    return _divided_up(tokens * max(1, round(fraction * 100)), 100)
+
+
+def _divided_up(count: int, by: int) -> int:
+    """A quotient rounded up.  Not −(−count // by): exported graphs round towards zero."""
+    return (count + by - 1) // by
 
 
 def keep_best(tokens: Tokens, score: Tensor, keep: int) -> Tokens:
@@ -82,8 +87,8 @@ def pool(tokens: Tokens, keep: int) -> Tokens:
     May keep fewer when the runs do not divide.
     """
     count = tokens.x.shape[1]
-    run = -(-count // keep)
-    groups = -(-count // run)
+    run = _divided_up(count, keep)
+    groups = _divided_up(count, run)
     extra = groups * run - count
     weight = torch.unflatten(functional.pad(tokens.weights(), (0, extra)), 1, (groups, run))
     x = torch.unflatten(functional.pad(tokens.x, (0, 0, 0, extra)), 1, (groups, run))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from triptych.data.dataset import Dataset
 
 Say = Callable[[object], None]
-SPARE = 0.85  # of a limit: a process of its own runs colder than a probe, and a bundle holds more than a graph
+SPARE = 0.95  # of a limit: a bundle holds a little more than a graph
 Direction = Literal["minimize", "maximize"]
 ENDING: tuple[Technique, ...] = (Int8Weights(),)
 BRIEF = TrainConfig(epochs=8, label_smoothing=0.1, average=0.98, augment=0.5, max_seconds=45.0)
@@ -177,11 +177,19 @@ class _Hunt:
         """The best candidate and the front.  Raises BudgetError when none was kept."""
         kept = [t for t in self.tried if t.kept]
         if not kept:
-            reasons = "; ".join(sorted({t.reason for t in self.tried})) or "nothing was tried"
-            raise BudgetError(f"no candidate keeps the budget ({reasons}); loosen a limit or try more candidates")
+            raise BudgetError(
+                f"no candidate keeps the budget ({self._nearest()}); loosen a limit or try more candidates"
+            )
         return SearchResult(
             min(kept, key=self._rank), tuple(t for t in kept if not self._beaten(t, kept)), tuple(self.tried)
         )
+
+    def _nearest(self) -> str:
+        timed = [t for t in self.tried if t.report.p50_s is not None]
+        if not timed:
+            return "; ".join(sorted({t.reason for t in self.tried})) or "nothing was tried"
+        nearest = min(timed, key=lambda t: max(self._excess(t.report).values(), default=0.0))
+        return f"the nearest of {len(self.tried)}: {_line(nearest, self.reference)}"
 
     def _rank(self, tried: Tried) -> tuple[float, float]:
         drop = tried.report.drop or 0.0

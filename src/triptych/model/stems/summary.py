@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense, Embedding
-from triptych.model.stems.robust import RobustScale
-from triptych.model.stems.stem import Stem
-from triptych.schema import Kind, Modality
+from triptych.model.stems.frames import FramesStem
+from triptych.schema import Modality
 from triptych.tokens import Tokens
 
 
 @final
-class SummaryStem(Stem):
+class SummaryStem(FramesStem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
     Of each channel and run: its largest and smallest value, and learnt averages over time, shared by all channels, of
     its values and of what is missing.  A factorised form of the projection in `SeriesStem`, with extremes beside it.
     """
 
-    kind: ClassVar[Kind] = "series"
-
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)
-        self.run = encoder.stem.frames_per_token
-        self.tokens = -(-modality.frames // self.run)
-        self.grid = (self.tokens,)
-        self.frames = self.tokens * self.run
-        self.mask = encoder.stem.mask
-        self.scale = RobustScale(modality, encoder.stem.squash)
         self.count = encoder.stem.averages
         self.averages = Embedding(self.count, self.run, precision=precision)
         with torch.no_grad():
             self.averages.weight.copy_(memories(self.count, self.run))
         self.project = Dense((2 * self.count + 2) * modality.channels, encoder.dim, precision=precision)
-        self.position = Embedding(self.tokens, encoder.dim, precision=precision)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, frames, channels) float32"""
-        series = raw[:, : self.frames]
-        if (extra := self.frames - raw.shape[1]) > 0:
-            series = functional.pad(series, (0, 0, 0, extra), value=math.nan)
-        x, missing = self.scale(series)
+        x, missing = self.scaled(raw)
         x, gone = self._runs(x), self._runs(missing.to(x.dtype))
         sums = (self.averages.rows(self.count) @ torch.cat([x, gone], dim=-1)).flatten(-2)
         features = torch.cat([sums, x.amax(dim=-2), x.amin(dim=-2)], dim=-1)

@@ -20,6 +20,7 @@ from triptych.system.bundle.weights import share_weights, strip_notes
 from triptych.tokens import Batch
 
 _EXAMPLES, _LOOK = 8, 256
+_CALL_S = 40e-6  # checks of the runtime and colder caches: what finished bundles took beyond their graphs on four sets
 _STAGES_BYTES = 20_000  # manifest, and what a stage's file holds besides its weights, beyond the fused graph's own
 
 
@@ -49,15 +50,11 @@ class Prober:
     def __call__(self, model: Multimodal) -> Probe:
         """Export and time one candidate."""
         graph = export_fused(model.cpu())
-        p50_s = self._reference_p50_s * self.ratio(graph, model)
+        p50_s = self._reference_p50_s * self.ratio(graph, model) + _CALL_S
         return Probe(p50_s, bundle_bytes(graph, model))
 
     def ratio(self, graph: bytes, model: Multimodal, *, rounds: int = 12) -> float:
-        """Median over rounds of candidate seconds by reference seconds, each the median of a few examples.
-
-        The reference answers before every prediction of the candidate, and so leaves it cold caches, as other work does
-        on a device: a small graph is much faster when it is called over and over.
-        """
+        """Median over rounds of a graph's seconds by the reference's, each the median of a few examples in a row."""
         options = SessionOptions()
         options.intra_op_num_threads = self._threads
         if model.config.precision == "int8_weights":
@@ -73,11 +70,9 @@ class Prober:
         return statistics.median(found[1:])
 
     def _round(self, candidate: Run) -> float:
-        ours, theirs = [], []
         with torch.inference_mode():
-            for inputs in self._examples:
-                theirs.append(_seconds(self._ask_reference, inputs))
-                ours.append(_seconds(candidate, inputs))
+            theirs = [_seconds(self._ask_reference, inputs) for inputs in self._examples]
+            ours = [_seconds(candidate, inputs) for inputs in self._examples]
         return statistics.median(ours) / statistics.median(theirs)
 
     def _ask_reference(self, inputs: dict[str, NDArray[Any]]) -> object:

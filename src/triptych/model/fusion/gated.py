@@ -29,7 +29,8 @@ class GatedFusion(Fusion):
     def __init__(self, dims: Mapping[str, int], config: FusionConfig, precision: Precision, dropout: float) -> None:
         super().__init__(dims, config, precision, dropout)
         self.vectors = Vectors(dims, config.dim, precision)
-        self.gate = Dense(len(dims) * config.dim, len(dims) * config.dim, precision=precision)
+        fine: Precision = "float32" if precision == "float32" else "int8_weights"  # a softmax magnifies rounding
+        self.gate = Dense(len(dims) * config.dim, len(dims) * config.dim, precision=fine)
         self.width = config.dim
 
     def forward(self, streams: Mapping[str, Tokens]) -> Tensor:

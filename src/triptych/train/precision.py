@@ -25,9 +25,8 @@ _FEW_TOKENS = 512  # above, the attention maps no longer fit the cache
 class Arithmetic:
     """How one network is computed in training, chosen once per run; bench/train_precision.py measures the choices.
 
-    On a CPU with native bfloat16 the gradient of fused attention is slow: a transformer of width 128 on 100 tokens
-    trains 1.4 times as fast in bfloat16 with plain attention as in float32, and no faster with fused attention.
-    Widths of 64 and less gain nothing.
+    On a CPU with native bfloat16 the gradient of fused attention is slow: wide transformers on few tokens train fastest
+    in bfloat16 with plain attention, narrow ones gain little.  docs/results.md shows the seconds.
     """
 
     def __init__(self, precision: Precision, model: Multimodal, device: torch.device) -> None:

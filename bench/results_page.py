@@ -38,7 +38,8 @@ ABOUT_OVERVIEW = """The reference is a late-fusion transformer in PyTorch, the s
 (`recipes/reference.toml`). Quality is on the test split; latency is the median of one prediction with one thread,
 decoded inputs to output, and its interval that of the ratio; memory is the peak above a bare Python process with numpy;
 size is what must be shipped to run. Every network trains within a cap of wall time (the command of each set says how
-long the whole fit may take). One seed."""
+long the whole fit may take). One seed. The commit named above is that of the measurement; networks may have been
+trained by earlier ones, and the budget of icu was tightened by hand."""
 ABOUT_TRAINING = """Best validation quality after each quarter of the reference's training. Where its cap of wall time
 ended it while it was still gaining, it is weaker than it would be, and a drop below zero says no more than that."""
 ABOUT_CONTROLS = """Seconds of Triptych divided by those of each control, round by round, with the 95 % interval; below

@@ -20,7 +20,7 @@ from triptych.system.bundle.weights import share_weights, strip_notes
 from triptych.tokens import Batch
 
 _EXAMPLES, _LOOK = 8, 256
-_CALL_S = 40e-6  # checks of the runtime and colder caches: what finished bundles took beyond their graphs on four sets
+_CALL_S = 40e-6  # call and colder caches; fitted by hand to four bundles on one machine, a guess elsewhere
 _STAGES_BYTES = 20_000  # manifest, and what a stage's file holds besides its weights, beyond the fused graph's own
 
 

@@ -11,6 +11,21 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """How much of another row is in each row.
+
+    partner: (batch,) int64 index in the batch; share: (batch,) float32 in [0.5, 1], the row's own part
+    """
+
+    partner: Tensor
+    share: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move both tensors."""
+        return replace(self, partner=self.partner.to(device), share=self.share.to(device))
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Inputs by modality name; an absent modality has no key.
 
@@ -23,12 +38,14 @@ class Batch:
     present: (batch,) bool for a modality that only some rows have; no key means that all have it
     target:  (batch,) int64 class index (-1 unknown) or float32 value (NaN unknown); None when predicting
     rows:    (batch,) int64 row numbers in the split
+    mix:     which rows were mixed into which; None outside training with mixup
     """
 
     inputs: Mapping[str, Tensor]
     present: Mapping[str, Tensor] = field(default_factory=dict)
     target: Tensor | None = None
     rows: Tensor | None = None
+    mix: Mix | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -40,6 +57,7 @@ class Batch:
             inputs={k: v.to(device) for k, v in self.inputs.items()},
             present={k: v.to(device) for k, v in self.present.items()},
             target=None if self.target is None else self.target.to(device),
+            mix=None if self.mix is None else self.mix.to(device),
         )
 
     def only(self, *names: str) -> Self:

@@ -8,7 +8,7 @@ from triptych.data.loader import batch_of
 from triptych.errors import RecipeError
 from triptych.tokens import Batch
 from triptych.train import distort
-from triptych.train.augment import Augment, ModalityDropout, RePair, take_rows
+from triptych.train.augment import Augment, Mixup, ModalityDropout, RePair, take_rows
 from triptych.train.config import TrainConfig
 from triptych.train.distort import Distortion
 
@@ -23,6 +23,7 @@ STRONG: dict[str, Distortion] = {
     "Jitter": distort.Jitter("series", 0.3, (1.0, 2.0, 3.0)),
     "ScaleSeries": distort.ScaleSeries("series", 0.3),
     "ShiftSeries": distort.ShiftSeries("series", 0.3),
+    "WarpTime": distort.WarpTime("series", 0.1),
     "RotateSeries": distort.RotateSeries("series", 40),
     "MaskSeries": distort.MaskTime("series", 0.4),
     "JitterTable": distort.Jitter("table", 0.3),
@@ -54,7 +55,7 @@ def test_a_distortion_keeps_shape_type_gaps_and_absent_rows(batch: Batch, name: 
     assert all(torch.equal(batch.inputs[n].nan_to_num(99), before[n].nan_to_num(99)) for n in before)
     absent = ~batch.present[step.name]
     assert torch.equal(x[absent].nan_to_num(99), y[absent].nan_to_num(99))
-    if name == "ShiftSeries":
+    if name in {"ShiftSeries", "WarpTime"}:
         return  # gaps move along
     missing = x == 0 if x.dtype == torch.int64 else x.isnan() if x.is_floating_point() else x < 0
     gone = y == 0 if x.dtype == torch.int64 else y.isnan() if x.is_floating_point() else y < 0
@@ -180,3 +181,30 @@ def test_rows_can_be_taken(batch: Batch) -> None:
     assert torch.equal(taken.target, batch.target[index])
     assert torch.equal(taken.rows, batch.rows[index])
     assert torch.equal(taken.present["text"], batch.present["text"][index])
+
+
+def test_mixup_blends_what_both_rows_have_and_says_how_much(batch: Batch) -> None:
+    mixed = Mixup(0.4)(batch, seeded())
+    assert mixed.mix is not None
+    partner, share = mixed.mix.partner, mixed.mix.share
+    assert ((share >= 0.5) & (share <= 1)).all()
+    assert sorted(partner.tolist()) == list(range(len(batch)))
+    assert torch.equal(mixed.inputs["text"], batch.inputs["text"])
+    for name in ("series", "table", "audio", "image"):
+        x, y = batch.inputs[name], mixed.inputs[name]
+        for row in range(len(batch)):
+            other, own = x[partner[row]].double(), x[row].double()
+            whole = bool(batch.present[name][partner[row]])
+            blend = share[row] * own + (1 - share[row]) * other if whole else own
+            expected = torch.where(blend.isnan(), own, blend)
+            near = 0.51 if x.dtype == torch.uint8 else 1e-4 * (1 + expected.nan_to_num().abs().max().item())
+            assert (y[row].double() - expected).nan_to_num().abs().max() <= near
+            assert torch.equal(y[row].isnan(), x[row].isnan())
+
+
+def test_warped_time_runs_forwards_and_keeps_its_ends() -> None:
+    ramp = torch.arange(50.0).expand(16, 50)[:, :, None].clone()
+    warped = distort.WarpTime("series", 1.0).change(ramp, seeded())[:, :, 0]
+    assert (warped.diff(dim=1) > 0).all()
+    assert torch.equal(warped[:, [0, -1]], ramp[:, [0, -1], 0])
+    assert (warped - ramp[:, :, 0]).abs().max() > 1

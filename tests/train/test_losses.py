@@ -8,6 +8,7 @@ import torch
 from triptych.data.loader import batch_of
 from triptych.errors import RecipeError, TrainingError
 from triptych.schema import Modality, Schema
+from triptych.tokens import Batch, Mix
 from triptych.train.config import TrainConfig
 from triptych.train.losses import Distillation, TaskLoss, balanced_weights, similarity_loss, soft_loss, task_loss
 
@@ -51,6 +52,24 @@ def test_a_batch_without_known_targets_costs_nothing(schema: Schema, target: lis
     assert loss.item() == 0
     assert output.grad is not None
     assert output.grad.isfinite().all()
+
+
+def test_a_mixed_row_counts_for_both_targets() -> None:
+    target, mix = torch.tensor([1, 0, -1]), Mix(torch.tensor([1, 2, 0]), torch.tensor([0.75, 0.5, 0.5]))
+    # row 0: 3/4 of its own target and 1/4 of row 1's; row 1: half, and an unknown one; row 2: half of row 0's
+    rows = [0.75 * -math.log(0.75) + 0.25 * -math.log(0.25), 0.5 * -math.log(0.5), 0.5 * (math.log1p(math.exp(18)))]
+    assert TaskLoss().rows(TWO, LOGITS, target, mix=mix).item() == pytest.approx(sum(rows) / 2)
+
+
+def test_remembered_answers_are_mixed_as_the_rows_are(tiny_data) -> None:
+    answers = LOGITS[None]
+    lesson = Distillation(network(tiny_data), remembered=answers)
+    batch = Batch({}, rows=torch.tensor([0, 1]), mix=Mix(torch.tensor([1, 0]), torch.tensor([0.75, 1.0])))
+    chances = lesson.recall(TWO, batch).softmax(dim=-1)[0]
+    assert chances[0].tolist() == pytest.approx([0.75 * 0.25 + 0.25 * 0.5, 0.75 * 0.75 + 0.25 * 0.5])
+    assert chances[1].tolist() == pytest.approx([0.5, 0.5])
+    values = Distillation(network(tiny_data), remembered=torch.tensor([[[1.0], [3.0]]])).recall(VALUE, batch)
+    assert values.flatten().tolist() == pytest.approx([1.5, 3.0])
 
 
 def test_balanced_weights_by_hand() -> None:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self, final
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from triptych.errors import RecipeError
 from triptych.schema import Modality, Schema
-from triptych.tokens import Batch
+from triptych.tokens import Batch, Mix
 from triptych.train.config import DropUnit, TrainConfig
 from triptych.train.distort import (
     AudioNoise,
@@ -25,6 +26,7 @@ from triptych.train.distort import (
     ShiftImage,
     ShiftSeries,
     Tone,
+    WarpTime,
 )
 
 Augmentation = Callable[[Batch, Generator], Batch]
@@ -44,16 +46,18 @@ class Augment:
         return batch
 
     @classmethod
-    def default(cls, schema: Schema, strength: float = 1.0, *, repair: bool = False) -> Self:
+    def default(cls, schema: Schema, strength: float = 1.0, *, repair: bool = False, mixup: float = 0.0) -> Self:
         """Sensible changes for each kind of modality; 0 is none, 1 is the usual amount.
 
-        repair: also draw new partners within each class (see `RePair`)
+        repair: also draw new partners within each class (see `RePair`);  mixup: alpha of `Mixup`, 0 is none
         """
         if strength < 0:
             raise RecipeError(f"augmentation strength must not be negative, got {strength}")
         steps: list[Augmentation] = [RePair()] if repair else []
         if strength:
             steps += [step for modality in schema.modalities for step in defaults(modality, strength)]
+        if mixup:
+            steps.append(Mixup(mixup))
         return cls(tuple(steps))
 
 
@@ -69,7 +73,8 @@ def defaults(modality: Modality, strength: float) -> Sequence[Augmentation]:
         case "series":
             turn = (RotateSeries(name, 10 * s),) if modality.channels % 3 == 0 else ()
             noise = Jitter(name, 0.05 * s, modality.scale)
-            return noise, ScaleSeries(name, 0.1 * s), ShiftSeries(name, min(0.05 * s, 0.5)), *turn, _mask(name, s)
+            moves = ShiftSeries(name, min(0.05 * s, 0.5)), WarpTime(name, 0.03 * s)
+            return noise, ScaleSeries(name, 0.1 * s), *moves, *turn, _mask(name, s)
         case "table":
             return Jitter(name, 0.05 * s, modality.scale), DropFields(name, min(0.05 * s, 0.5))
         case "text":
@@ -142,8 +147,47 @@ class RePair:
         return replace(batch, inputs=inputs, present=present)
 
 
+@final
+@dataclass(frozen=True)
+class Mixup:
+    """Blend each row with another one and let the loss count both targets (Zhang et al. 2018).
+
+    The row's own share is drawn from Beta(alpha, alpha), the larger half of it.  Values blend where both rows have
+    them; texts, and whatever the partner lacks, stay the row's own.
+    """
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise RecipeError(f"Mixup.alpha must be above zero, got {self.alpha}")
+
+    def __call__(self, batch: Batch, generator: Generator) -> Batch:
+        """Draw partners and shares, then blend."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        draws = np.random.default_rng(seed).beta(self.alpha, self.alpha, len(batch))
+        share = torch.from_numpy(np.maximum(draws, 1 - draws)).float()
+        partner = torch.randperm(len(batch), generator=generator)
+        inputs = {}
+        for name, x in batch.inputs.items():
+            own = share if name not in batch.present else share.masked_fill(~batch.present[name][partner], 1.0)
+            inputs[name] = _blend(x, x[partner], own)
+        return replace(batch, inputs=inputs, mix=Mix(partner, share))
+
+
+def _blend(x: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """share · x + (1 − share) · other where both are known.  x, other: as in `Batch.inputs`; share: (batch,)"""
+    if x.dtype == torch.int64:
+        return x
+    share = share.view(-1, *[1] * (x.ndim - 1))
+    blended = torch.lerp(other.float(), x.float(), share)
+    if x.dtype == torch.uint8:
+        return blended.round_().to(torch.uint8)
+    return torch.where(blended.isnan(), x, blended)
+
+
 def take_rows(batch: Batch, index: Tensor) -> Batch:
-    """A batch of some of the rows.  index: (kept,) int64"""
+    """A batch of some of the rows, before any are mixed.  index: (kept,) int64"""
     return replace(
         batch,
         inputs={name: x[index] for name, x in batch.inputs.items()},

@@ -14,7 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 DropUnit = Literal["row", "batch"]
 
 _FRACTIONS = ("warmup", "final_lr", "label_smoothing", "modality_dropout", "token_dropout", "average")
-_AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "checkpoint_every_s", "augment")
+_AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "checkpoint_every_s", "augment", "mixup")
 _COUNTS = ("epochs", "batch_size", "eval_batch_size", "validate_every")
 
 
@@ -43,6 +43,7 @@ class TrainConfig:
     modality_dropout_unit: DropUnit = "row"  # "batch" hides it from all rows at once, which is cheaper
     token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part
     augment: float = 0.0  # strength of `Augment.default`; 0 is none, 1 the usual amount
+    mixup: float = 0.0  # alpha of the Beta distribution that mixes two rows, 0.2 usually; 0 means off
     repair: bool = False  # draw new partners within each class: only where a dataset's pairing is artificial
     average: float = 0.0  # decay of the exponential average of the weights; 0 means off
     seed: int = 0

@@ -209,6 +209,30 @@ class RotateSeries(Distortion):
 
 @final
 @dataclass(frozen=True)
+class WarpTime(Distortion):
+    """Play parts faster and parts slower: each moment moves by up to `fraction` of the length, smoothly."""
+
+    fraction: float = 0.05
+
+    def change(self, x: Tensor, generator: Generator) -> Tensor:
+        """x: (batch, frames, channels) float32"""
+        frames = x.shape[1]
+        time = torch.linspace(0, 1, frames)
+        bends = torch.rand((2, len(x), 1), generator=generator) * 2 - 1
+        # two half waves with slopes under one in sum, so that time never runs backwards and both ends stay
+        size = min(self.fraction, 0.9 / (3 * torch.pi))
+        moves = size * (bends[0] * (torch.pi * time).sin() + bends[1] * (2 * torch.pi * time).sin())
+        place = (torch.arange(frames) + moves * (frames - 1)).clamp(0, frames - 1)
+        before = place.floor().long().clamp(max=max(frames - 2, 0))
+        part = (place - before)[:, :, None]
+        rows = torch.arange(len(x))[:, None]
+        first, second = x[rows, before], x[rows, (before + 1).clamp(max=frames - 1)]
+        nearer = torch.where(part < 0.5, first, second)  # beside a gap there is nothing to interpolate with
+        return torch.where((first + second).isnan(), nearer, first.lerp(second, part))
+
+
+@final
+@dataclass(frozen=True)
 class DropFields(Distortion):
     """Hide each field of a table, or each word of a text, with this probability (NaN and [UNK])."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from triptych.errors import RecipeError, TrainingError
 from triptych.schema import Schema
-from triptych.tokens import Batch, Tokens
+from triptych.tokens import Batch, Mix, Tokens
 from triptych.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -52,32 +52,50 @@ class TaskLoss:
         """Loss of a forward pass that was already made.  output: (batch, outputs)"""
         if batch.target is None:
             raise TrainingError("a training batch needs targets; this one has none")
-        loss = self.rows(model.schema, output, batch.target)
+        loss = self.rows(model.schema, output, batch.target, mix=batch.mix)
         exits = [name for name in streams if name in model.exits] if self.exit_weight else []
         if not exits:
             return loss
         early = [
-            self.rows(model.schema, model.exit(name, streams[name]), batch.target, present=batch.present.get(name))
+            self.rows(
+                model.schema,
+                model.exit(name, streams[name]),
+                batch.target,
+                present=batch.present.get(name),
+                mix=batch.mix,
+            )
             for name in exits
         ]
         return loss + self.exit_weight * torch.stack(early).mean()
 
-    def rows(self, schema: Schema, output: Tensor, target: Tensor, *, present: Tensor | None = None) -> Tensor:
+    def rows(
+        self, schema: Schema, output: Tensor, target: Tensor, *, present: Tensor | None = None, mix: Mix | None = None
+    ) -> Tensor:
         """Mean over the rows whose target is known (and, for an exit, whose modality is present).
 
+        A mixed row counts for both its targets, by their shares (Zhang et al. 2018, mixup).
         output: (batch, outputs); target: (batch,); present: (batch,) bool
         """
-        output = output.float()
-        known = target >= 0 if schema.task == "classification" else target.isfinite()
-        known = known if present is None else known & present
-        if schema.task == "classification":
-            index = target.clamp(min=0)
-            loss = F.cross_entropy(output, index, reduction="none", label_smoothing=self.label_smoothing)
-            weight = known * output.new_tensor(self.class_weights)[index] if self.class_weights else known.float()
-        else:
-            loss = self._error((output.squeeze(1) - target.nan_to_num()) / schema.scale)
-            weight = known.float()
+        loss, weight = self._each(schema, output, target)
+        if mix is not None:
+            other, weight_other = self._each(schema, output, target[mix.partner])
+            loss, weight = torch.cat([loss, other]), torch.cat([mix.share * weight, (1 - mix.share) * weight_other])
+            present = None if present is None else torch.cat([present, present])
+        weight = weight if present is None else weight * present
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
+
+    def _each(self, schema: Schema, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and weight of each row: (batch,) both."""
+        output = output.float()
+        if schema.task == "classification":
+            known, index = target >= 0, target.clamp(min=0)
+            loss = F.cross_entropy(output, index, reduction="none", label_smoothing=self.label_smoothing)
+            weight = output.new_tensor(self.class_weights)[index] if self.class_weights else torch.ones_like(loss)
+        else:
+            known = target.isfinite()
+            loss = self._error((output.squeeze(1) - target.nan_to_num()) / schema.scale)
+            weight = torch.ones_like(loss)
+        return loss, known * weight
 
     def _error(self, residual: Tensor) -> Tensor:
         zero = torch.zeros_like(residual)
@@ -153,7 +171,7 @@ class Distillation:
         own = batch.only(*model.schema.names)
         streams = model.encode_all(own)
         output = model.decide(streams)
-        answers, pooled = self.ask(batch) if self.remembered is None else (self.recall(batch), [])
+        answers, pooled = self.ask(batch) if self.remembered is None else (self.recall(model.schema, batch), [])
         loss = self.alpha * soft_loss(model.schema, output, answers, self.temperature)
         if self.alpha < 1:
             loss = loss + (1 - self.alpha) * (self.task or TaskLoss()).of(model, own, streams, output)
@@ -163,11 +181,18 @@ class Distillation:
             loss = loss + self.feature_weight * torch.stack(distances).mean()
         return loss
 
-    def recall(self, batch: Batch) -> Tensor:
-        """Answers given once to these rows: (teachers, batch, outputs)."""
+    def recall(self, schema: Schema, batch: Batch) -> Tensor:
+        """Answers given once to these rows, mixed as the rows are: (teachers, batch, outputs)."""
         if self.remembered is None or batch.rows is None:
             raise TrainingError("remembered answers need batches that know their row numbers")
-        return self.remembered[:, batch.rows]
+        answers = self.remembered[:, batch.rows]
+        if batch.mix is None:
+            return answers
+        share = batch.mix.share[:, None]
+        if schema.task == "regression":
+            return share * answers + (1 - share) * answers[:, batch.mix.partner]
+        chances = answers.softmax(dim=-1)
+        return (share * chances + (1 - share) * chances[:, batch.mix.partner]).log()
 
     @torch.no_grad()
     def ask(self, batch: Batch) -> tuple[Tensor, list[dict[str, Tensor]]]:

@@ -17,7 +17,10 @@ from triptych.schema import Kind, Modality
 
 
 class FramesStem(Stem, ABC):
-    """A token per run of `frames_per_token` frames; the last run is filled up with missing ones."""
+    """A token per run of `frames_per_token` frames; the last run is filled up with missing ones.
+
+    Every token has a position, which is all the bias that a projection needs.
+    """
 
     kind: ClassVar[Kind] = "series"
 

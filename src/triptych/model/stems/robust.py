@@ -11,7 +11,7 @@ from triptych.errors import ModelError
 from triptych.model.config import Squash
 from triptych.schema import Modality
 
-_KNEE = 4.0  # spreads from the median at which softsign has halved a value
+_KNEE = 4.0  # spreads from the median at which softsign is half way to its limit
 
 
 @torch.library.custom_op("triptych::softsign", mutates_args=())
@@ -43,7 +43,7 @@ class RobustScale(nn.Module):
     """z = (x − median) / spread, squashed, and zero where missing.
 
     asinh:    asinh(z), linear near the median and logarithmic far away
-    softsign: z / (1 + |z| / 4), linear near the median and level far away; runtimes compute it much faster
+    softsign: z / (4 + |z|), linear near the median and level far away; runtimes compute it much faster
     """
 
     def __init__(self, modality: Modality, squash: Squash = "asinh") -> None:
@@ -61,5 +61,5 @@ class RobustScale(nn.Module):
         """x: (..., channels), NaN where missing → scaled values, and bool where missing, of the same shape"""
         missing = x.isnan()
         scaled = (x - self.center) * self.inverse
-        squashed = _KNEE * softsign(scaled) if self.squash == "softsign" else scaled.asinh()
+        squashed: Tensor = softsign(scaled) if self.squash == "softsign" else scaled.asinh()
         return squashed.masked_fill(missing, 0.0), missing

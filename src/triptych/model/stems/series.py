@@ -24,7 +24,7 @@ class SeriesStem(FramesStem):
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)
-        self.project = Dense(2 * self.run * modality.channels, encoder.dim, precision=precision)
+        self.project = Dense(2 * self.run * modality.channels, encoder.dim, precision=precision, bias=False)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, frames, channels) float32"""

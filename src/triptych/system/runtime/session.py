@@ -11,7 +11,8 @@ bench/session_options.py measures each choice, and docs/results.md shows what it
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, final
 
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession, SessionOptions
@@ -26,10 +27,35 @@ _FATAL = 4
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
-def open_session(name: str, graph: bytes, folder: str, stage: Stage, threads: int) -> InferenceSession:
-    """Load one graph; its weights may come from the bundle's weight file only.  Raises BundleError."""
-    if outside := weight_locations(graph) - {os.path.basename(WEIGHTS)}:
-        raise BundleError(f"graph {name!r} reads weights from {sorted(outside)}; only {WEIGHTS} is allowed")
+@final
+class Session:
+    """One graph, loaded.  Its weights may come from the bundle's weight file only.  Raises BundleError."""
+
+    def __init__(self, name: str, graph: bytes, folder: str, stage: Stage, threads: int) -> None:
+        if outside := weight_locations(graph) - {os.path.basename(WEIGHTS)}:
+            raise BundleError(f"graph {name!r} reads weights from {sorted(outside)}; only {WEIGHTS} is allowed")
+        self.name = name
+        self._inputs, self._outputs = stage.inputs.keys(), [*stage.outputs]
+        try:
+            session = InferenceSession(graph, _options(folder, stage, threads), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BundleError(f"graph {name!r} does not load: {error}") from error
+        _compare(name, "inputs", [node.name for node in session.get_inputs()], list(stage.inputs))
+        _compare(name, "outputs", [node.name for node in session.get_outputs()], list(stage.outputs))
+        self._run = session.run
+
+    def __call__(self, feed: Mapping[str, Array]) -> list[Array]:
+        """Outputs in the order of the manifest.  feed: at least the inputs.  Raises BundleError."""
+        if feed.keys() != self._inputs:
+            feed = {key: feed[key] for key in self._inputs}
+        try:
+            outputs: list[Array] = self._run(self._outputs, feed)
+        except Exception as error:
+            raise BundleError(f"graph {self.name!r} failed: {error}") from error
+        return outputs
+
+
+def _options(folder: str, stage: Stage, threads: int) -> SessionOptions:
     options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -37,22 +63,7 @@ def open_session(name: str, graph: bytes, folder: str, stage: Stage, threads: in
     options.add_session_config_entry(_FOLDER_KEY, os.path.join(folder, os.path.dirname(WEIGHTS)))
     if stage.facts.get("precision") == "int8_weights":  # integers are how they are stored, not how they multiply
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BundleError(f"graph {name!r} does not load: {error}") from error
-    _compare(name, "inputs", [node.name for node in session.get_inputs()], list(stage.inputs))
-    _compare(name, "outputs", [node.name for node in session.get_outputs()], list(stage.outputs))
-    return session
-
-
-def run_session(name: str, session: InferenceSession, stage: Stage, feed: dict[str, Array]) -> list[Array]:
-    """Outputs in the order of the manifest.  Raises BundleError where the graph fails."""
-    try:
-        outputs: list[Array] = session.run([*stage.outputs], feed)
-    except Exception as error:
-        raise BundleError(f"graph {name!r} failed: {error}") from error
-    return outputs
+    return options
 
 
 def _compare(name: str, side: str, found: list[str], promised: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 from triptych.errors import BundleError, SchemaError
 from triptych.system.runtime.manifest import Manifest
 from triptych.system.runtime.predict import Answer, softmax
-from triptych.system.runtime.session import open_session, run_session
+from triptych.system.runtime.session import Session
 from triptych.system.runtime.wiring import Point, Stage, Tensor
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 Array = NDArray[Any]
 Stream = Mapping[str, Array]
@@ -34,7 +31,7 @@ class Stages:
         self._folder, self._read, self._threads = folder, read, threads
         self.one_row = "fused" in manifest.stages and _is_one_row(manifest.stages["fused"])
         self._outputs = manifest.schema.outputs
-        self._sessions: dict[str, InferenceSession] = {}
+        self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
     @property
@@ -118,11 +115,8 @@ class Stages:
 
     def run(self, name: str, feed: Mapping[str, Array]) -> list[Array]:
         """Outputs of one graph, in the order of its manifest.  Raises BundleError."""
-        stage = self.manifest.stages.get(name)
-        if stage is None:
-            raise BundleError(f"the bundle has no graph {name!r}; it has {sorted(self.manifest.stages)}")
         session = self._sessions.get(name) or self._open(name)
-        return run_session(name, session, stage, {key: feed[key] for key in stage.inputs})
+        return session(feed)
 
     def _answer(self, name: str, feed: Mapping[str, Array], batch: int) -> Array:
         (output,) = self.run(name, feed)
@@ -131,12 +125,15 @@ class Stages:
             raise BundleError(f"graph {name!r} must give an output of shape {wanted}, got {output.shape}")
         return output
 
-    def _open(self, name: str) -> InferenceSession:
+    def _open(self, name: str) -> Session:
         with self._lock:
             if name not in self._sessions:
-                graph = self._read(f"graphs/{name}.onnx")
-                stage = self.manifest.stages[name]
-                self._sessions[name] = open_session(name, graph, self._folder, stage, self._threads)
+                stage = self.manifest.stages.get(name)
+                if stage is None:
+                    raise BundleError(f"the bundle has no graph {name!r}; it has {sorted(self.manifest.stages)}")
+                self._sessions[name] = Session(
+                    name, self._read(f"graphs/{name}.onnx"), self._folder, stage, self._threads
+                )
             return self._sessions[name]
 
 

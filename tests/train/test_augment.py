@@ -14,6 +14,9 @@ from triptych.train.distort import Distortion
 
 STRONG: dict[str, Distortion] = {
     "ShiftImage": distort.ShiftImage("image", 3),
+    "CropImage": distort.CropImage("image", 0.5),
+    "Tint": distort.Tint("image", 0.5),
+    "MaskBand": distort.MaskBand("audio", 0.6),
     "FlipImage": distort.FlipImage("image", 0.5),
     "Tone": distort.Tone("image", 0.3, 0.3),
     "ShiftAudio": distort.ShiftAudio("audio", 0.3),
@@ -208,3 +211,36 @@ def test_warped_time_runs_forwards_and_keeps_its_ends() -> None:
     assert (warped.diff(dim=1) > 0).all()
     assert torch.equal(warped[:, [0, -1]], ramp[:, [0, -1], 0])
     assert (warped - ramp[:, :, 0]).abs().max() > 1
+
+
+def test_the_options_of_a_run_say_what_is_changed(tiny_data) -> None:
+    assert Augment.of(TrainConfig(), tiny_data.schema) is None
+    steps = Augment.of(TrainConfig(repair=True, crop=0.2, tint=0.1, mask_bands=0.2, mixup=0.3), tiny_data.schema)
+    assert steps is not None
+    assert steps.steps == (
+        RePair(),
+        distort.CropImage("image", 0.2),
+        distort.Tint("image", 0.1),
+        distort.MaskBand("audio", 0.2),
+        Mixup(0.3),
+    )
+
+
+def test_a_masked_band_silences_its_tones_only() -> None:
+    time = torch.arange(4000) / 4000
+    tones = torch.stack([(2 * torch.pi * hertz * time).sin() for hertz in (100, 400, 900, 1500)])
+    step = distort.MaskBand("audio", 0.5)
+    energy = torch.stack([step.change(tones, seeded(seed)).square().mean(dim=1) for seed in range(20)])
+    silenced, whole = energy < 1e-3, (energy - 0.5).abs() < 1e-3
+    assert (silenced | whole).all()
+    assert silenced.any()
+    assert whole.any()
+
+
+def test_a_crop_keeps_the_order_of_rows_and_columns() -> None:
+    ramp = torch.arange(40, dtype=torch.uint8)
+    image = (ramp[:, None] + ramp[None, :])[None, :, :, None].expand(8, 40, 40, 1)
+    cropped = distort.CropImage("image", 0.5).change(image, seeded())[..., 0].int()
+    assert (cropped.diff(dim=1) >= 0).all()
+    assert (cropped.diff(dim=2) >= 0).all()
+    assert ((cropped[:, -1, -1] - cropped[:, 0, 0]) < 78).any()

@@ -26,7 +26,7 @@ def main() -> None:
         network(data, exits=True),
         data,
         options,
-        augment=Augment.default(data.schema, repair=True),
+        augment=Augment.of(config(augment=1.0, repair=True, mixup=0.3), data.schema),
         folder=folder,
         resume=True,
         progress=tell,

@@ -16,15 +16,18 @@ from triptych.tokens import Batch, Mix
 from triptych.train.config import DropUnit, TrainConfig
 from triptych.train.distort import (
     AudioNoise,
+    CropImage,
     DropFields,
     Gain,
     Jitter,
+    MaskBand,
     MaskTime,
     RotateSeries,
     ScaleSeries,
     ShiftAudio,
     ShiftImage,
     ShiftSeries,
+    Tint,
     Tone,
     WarpTime,
 )
@@ -46,19 +49,20 @@ class Augment:
         return batch
 
     @classmethod
-    def default(cls, schema: Schema, strength: float = 1.0, *, repair: bool = False, mixup: float = 0.0) -> Self:
-        """Sensible changes for each kind of modality; 0 is none, 1 is the usual amount.
-
-        repair: also draw new partners within each class (see `RePair`);  mixup: alpha of `Mixup`, 0 is none
-        """
+    def default(cls, schema: Schema, strength: float = 1.0) -> Self:
+        """Sensible changes for each kind of modality; 0 is none, 1 is the usual amount."""
         if strength < 0:
             raise RecipeError(f"augmentation strength must not be negative, got {strength}")
-        steps: list[Augmentation] = [RePair()] if repair else []
-        if strength:
-            steps += [step for modality in schema.modalities for step in defaults(modality, strength)]
-        if mixup:
-            steps.append(Mixup(mixup))
-        return cls(tuple(steps))
+        return cls(tuple(step for modality in schema.modalities for step in defaults(modality, strength) if strength))
+
+    @classmethod
+    def of(cls, config: TrainConfig, schema: Schema) -> Self | None:
+        """From the options of a run: new partners, what the kinds allow, then mixup; None where they ask for none."""
+        first: tuple[Augmentation, ...] = (RePair(),) if config.repair else ()
+        more = tuple(step for modality in schema.modalities for step in _extras(modality, config))
+        last: tuple[Augmentation, ...] = (Mixup(config.mixup),) if config.mixup else ()
+        steps = (*first, *cls.default(schema, config.augment).steps, *more, *last)
+        return cls(steps) if steps else None
 
 
 def defaults(modality: Modality, strength: float) -> Sequence[Augmentation]:
@@ -79,6 +83,17 @@ def defaults(modality: Modality, strength: float) -> Sequence[Augmentation]:
             return Jitter(name, 0.05 * s, modality.scale), DropFields(name, min(0.05 * s, 0.5))
         case "text":
             return (DropFields(name, min(0.1 * s, 0.5)),)
+
+
+def _extras(modality: Modality, config: TrainConfig) -> Sequence[Augmentation]:
+    """Changes that only some datasets bear, asked for one by one."""
+    steps: list[Augmentation] = []
+    if modality.kind == "image":
+        steps += [CropImage(modality.name, config.crop)] if config.crop else []
+        steps += [Tint(modality.name, config.tint)] if config.tint else []
+    if modality.kind == "audio" and config.mask_bands:
+        steps.append(MaskBand(modality.name, config.mask_bands))
+    return steps
 
 
 def _mask(name: str, strength: float) -> MaskTime:

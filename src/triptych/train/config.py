@@ -13,7 +13,17 @@ from triptych.errors import RecipeError
 Precision = Literal["auto", "float32", "bfloat16"]
 DropUnit = Literal["row", "batch"]
 
-_FRACTIONS = ("warmup", "final_lr", "label_smoothing", "modality_dropout", "token_dropout", "average")
+_FRACTIONS = (
+    "warmup",
+    "final_lr",
+    "label_smoothing",
+    "modality_dropout",
+    "token_dropout",
+    "average",
+    "crop",
+    "tint",
+    "mask_bands",
+)
 _AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "checkpoint_every_s", "augment", "mixup")
 _COUNTS = ("epochs", "batch_size", "eval_batch_size", "validate_every")
 
@@ -43,6 +53,9 @@ class TrainConfig:
     modality_dropout_unit: DropUnit = "row"  # "batch" hides it from all rows at once, which is cheaper
     token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part
     augment: float = 0.0  # strength of `Augment.default`; 0 is none, 1 the usual amount
+    crop: float = 0.0  # images: share of height and width that may be cut away
+    tint: float = 0.0  # images: how far each colour channel may be changed
+    mask_bands: float = 0.0  # audio: share of the spectrum that may be silenced
     mixup: float = 0.0  # alpha of the Beta distribution that mixes two rows, 0.2 usually; 0 means off
     repair: bool = False  # draw new partners within each class: only where a dataset's pairing is artificial
     average: float = 0.0  # decay of the exponential average of the weights; 0 means off

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
@@ -12,6 +13,8 @@ from torch import Generator, Tensor
 
 from triptych.errors import RecipeError
 from triptych.tokens import Batch
+
+_BEND = 11.4  # mel scale at 16 kHz: 8000 Hz / 700 Hz
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,36 @@ class FlipImage(Distortion):
 
 @final
 @dataclass(frozen=True)
+class CropImage(Distortion):
+    """Cut away up to `fraction` of the height and of the width and stretch what is left to the old size."""
+
+    fraction: float = 0.2
+
+    def change(self, x: Tensor, generator: Generator) -> Tensor:
+        """x: (batch, height, width, channels) uint8"""
+        rows, height, width = x.shape[:3]
+        cut, above, left = torch.rand((3, rows, 1), generator=generator)
+        cut = cut * min(self.fraction, 0.9)
+        down = _stretched(height, cut, above)
+        across = _stretched(width, cut, left)
+        return x[torch.arange(rows)[:, None, None], down[:, :, None], across[:, None, :]]
+
+
+@final
+@dataclass(frozen=True)
+class Tint(Distortion):
+    """Make each colour channel stronger or weaker by up to `strength`."""
+
+    strength: float = 0.1
+
+    def change(self, x: Tensor, generator: Generator) -> Tensor:
+        """x: (batch, height, width, channels) uint8"""
+        draws = 2 * torch.rand((len(x), 1, 1, x.shape[3]), generator=generator) - 1
+        return (x.float() * (1 + self.strength * draws)).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@final
+@dataclass(frozen=True)
 class Tone(Distortion):
     """Change brightness and contrast by up to these shares."""
 
@@ -126,6 +159,28 @@ class AudioNoise(Distortion):
         loudness = x.square().nanmean(dim=1, keepdim=True).sqrt().nan_to_num()
         amount = self.level * torch.rand((len(x), 1), generator=generator)
         return torch.randn(x.shape, generator=generator).mul_(loudness * amount).add_(x)
+
+
+@final
+@dataclass(frozen=True)
+class MaskBand(Distortion):
+    """Silence one band of up to `fraction` of the spectrum, on an axis that is spaced like hearing (Park et al. 2019).
+
+    SpecAugment's frequency mask, done on the samples so that it needs no spectrogram.
+    """
+
+    fraction: float = 0.15
+
+    def change(self, x: Tensor, generator: Generator) -> Tensor:
+        """x: (batch, samples) float32"""
+        draws = torch.rand((2, len(x), 1), generator=generator)
+        wide = draws[0] * min(self.fraction, 1.0)
+        start = draws[1] * (1 - wide)
+        spectrum = torch.fft.rfft(x.nan_to_num())
+        heard = torch.linspace(0, 1, spectrum.shape[1]).mul(_BEND).log1p() / math.log1p(_BEND)
+        hidden = (heard >= start) & (heard < start + wide)
+        filtered: Tensor = torch.fft.irfft(spectrum.masked_fill(hidden, 0), n=x.shape[1])
+        return filtered.masked_fill(x.isnan(), torch.nan)
 
 
 @final
@@ -253,6 +308,12 @@ def rotation(vector: Tensor) -> Tensor:
     skew = torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=1).view(-1, 3, 3)
     turned: Tensor = torch.linalg.matrix_exp(skew)
     return turned
+
+
+def _stretched(size: int, cut: Tensor, place: Tensor) -> Tensor:
+    """Where each pixel of a cropped axis comes from: (batch, size).  cut, place: (batch, 1), shares in [0, 1)"""
+    index = torch.arange(size) * (1 - cut) + (size - 1) * cut * place
+    return index.round_().long()
 
 
 def _symmetric(x: Tensor, generator: Generator) -> Tensor:

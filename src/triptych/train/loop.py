@@ -85,8 +85,8 @@ def fit_with_history(
         raise TrainingError("resume=True needs the folder that holds the checkpoint; pass folder=…")
     objective = _with_task(objective, model, data, config)
     schema = _input_schema(model.schema, data.schema, objective)
-    if augment is None and (config.augment or config.repair or config.mixup):
-        augment = Augment.default(schema, config.augment, repair=config.repair, mixup=config.mixup)
+    if augment is None:
+        augment = Augment.of(config, schema)
     run = Run(model, data, config, Hooks(objective, augment, progress, after_step), schema=schema)
     devices = [run.device] if run.device.type == "cuda" else []
     try:

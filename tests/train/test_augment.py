@@ -215,13 +215,16 @@ def test_warped_time_runs_forwards_and_keeps_its_ends() -> None:
 
 def test_the_options_of_a_run_say_what_is_changed(tiny_data) -> None:
     assert Augment.of(TrainConfig(), tiny_data.schema) is None
-    steps = Augment.of(TrainConfig(repair=True, crop=0.2, tint=0.1, mask_bands=0.2, mixup=0.3), tiny_data.schema)
+    steps = Augment.of(
+        TrainConfig(repair=True, crop=0.2, tint=0.1, warp=0.02, mask_bands=0.2, mixup=0.3), tiny_data.schema
+    )
     assert steps is not None
     assert steps.steps == (
         RePair(),
         distort.CropImage("image", 0.2),
         distort.Tint("image", 0.1),
         distort.MaskBand("audio", 0.2),
+        distort.WarpTime("series", 0.02),
         Mixup(0.3),
     )
 

@@ -77,8 +77,7 @@ def defaults(modality: Modality, strength: float) -> Sequence[Augmentation]:
         case "series":
             turn = (RotateSeries(name, 10 * s),) if modality.channels % 3 == 0 else ()
             noise = Jitter(name, 0.05 * s, modality.scale)
-            moves = ShiftSeries(name, min(0.05 * s, 0.5)), WarpTime(name, 0.03 * s)
-            return noise, ScaleSeries(name, 0.1 * s), *moves, *turn, _mask(name, s)
+            return noise, ScaleSeries(name, 0.1 * s), ShiftSeries(name, min(0.05 * s, 0.5)), *turn, _mask(name, s)
         case "table":
             return Jitter(name, 0.05 * s, modality.scale), DropFields(name, min(0.05 * s, 0.5))
         case "text":
@@ -91,6 +90,8 @@ def _extras(modality: Modality, config: TrainConfig) -> Sequence[Augmentation]:
     if modality.kind == "image":
         steps += [CropImage(modality.name, config.crop)] if config.crop else []
         steps += [Tint(modality.name, config.tint)] if config.tint else []
+    if modality.kind == "series" and config.warp:
+        steps.append(WarpTime(modality.name, config.warp))
     if modality.kind == "audio" and config.mask_bands:
         steps.append(MaskBand(modality.name, config.mask_bands))
     return steps

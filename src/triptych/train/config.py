@@ -22,6 +22,7 @@ _FRACTIONS = (
     "average",
     "crop",
     "tint",
+    "warp",
     "mask_bands",
 )
 _AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "checkpoint_every_s", "augment", "mixup")
@@ -55,6 +56,7 @@ class TrainConfig:
     augment: float = 0.0  # strength of `Augment.default`; 0 is none, 1 the usual amount
     crop: float = 0.0  # images: share of height and width that may be cut away
     tint: float = 0.0  # images: how far each colour channel may be changed
+    warp: float = 0.0  # series: share of the length by which moments may move
     mask_bands: float = 0.0  # audio: share of the spectrum that may be silenced
     mixup: float = 0.0  # alpha of the Beta distribution that mixes two rows, 0.2 usually; 0 means off
     repair: bool = False  # draw new partners within each class: only where a dataset's pairing is artificial

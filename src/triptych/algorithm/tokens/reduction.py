@@ -6,6 +6,7 @@ from triptych.algorithm.rebuild import edited, rebuild
 from triptych.errors import RecipeError
 from triptych.model.config import ReduceConfig
 from triptych.model.fusion import FUSIONS
+from triptych.model.mixers import MIXERS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality
 
@@ -46,6 +47,9 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
         return f"is already reduced after block {after}; choose another block"
     if after == len(blocks) - 1 and not FUSIONS[model.config.fusion.name].mixer:
         return f"ends with block {after}, after which nothing gets cheaper"
-    if modality.kind == "image" and any(block.mixer == "depthwise" for block in blocks[after + 1 :]):
-        return f"needs its whole grid in the convolutions after block {after}"
+    later = {block.mixer: MIXERS[block.mixer] for block in blocks[after + 1 :]}
+    if bound := sorted(name for name, mixer in later.items() if mixer.needs_count):
+        return f"needs a known number of tokens in {', '.join(bound)} after block {after}"
+    if bound := sorted(name for name, mixer in later.items() if mixer.needs_grid and modality.kind == "image"):
+        return f"needs its whole grid in {', '.join(bound)} after block {after}"
     return ""

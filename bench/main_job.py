@@ -35,6 +35,9 @@ from typing import Any
 
 from locks import alone, beside_others
 
+import triptych
+from triptych.measure.environment import commit
+
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "bench"
 SETS = ("easy-vqa", "avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
@@ -92,12 +95,13 @@ def fit(job: Job) -> None:
     options = {"budget": job.budget, "out": str(out), "seed": job.seed, "threads": 1, "minutes": job.minutes}
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     command = ["-m", "triptych.cli", "fit", job.data, *arguments]
+    fitted_by = commit(Path(triptych.__file__))
     ran = run(job, command, job.folder / "fit.log", retry=False)
     shutil.copy(out / "training" / "history.json", job.folder / "reference-history.json")
     shutil.rmtree(out / "search", ignore_errors=True)
     shutil.rmtree(out / "training", ignore_errors=True)
     shown = f"triptych fit {job.name} --budget {job.budget} --seed {job.seed} --minutes {job.minutes:g}"
-    write_json(done, {**ran, "command": shown, "minutes": job.minutes, "seed": job.seed})
+    write_json(done, {**ran, "command": shown, "minutes": job.minutes, "seed": job.seed, "commit": fitted_by})
 
 
 def ladder(job: Job) -> None:

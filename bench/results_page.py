@@ -38,8 +38,8 @@ ABOUT_OVERVIEW = """The reference is a late-fusion transformer in PyTorch, the s
 (`recipes/reference.toml`). Quality is on the test split; latency is the median of one prediction with one thread,
 decoded inputs to output, and its interval that of the ratio; memory is the peak above a bare Python process with numpy;
 size is what must be shipped to run. Every network trains within a cap of wall time (the command of each set says how
-long the whole fit may take). One seed. The commit named above is that of the measurement; networks may have been
-trained by earlier ones, and the budget of icu was tightened by hand."""
+long the whole fit may take). One seed. The commit named above is that of the measurement; a network may have been
+trained by an earlier one, which its set names where it was kept. The budget of icu was tightened by hand."""
 ABOUT_TRAINING = """Best validation quality after each quarter of the reference's training. Where its cap of wall time
 ended it while it was still gaining, it is weaker than it would be, and a drop below zero says no more than that."""
 ABOUT_CONTROLS = """Seconds of Triptych divided by those of each control, round by round, with the 95 % interval; below
@@ -178,9 +178,8 @@ def described(record: Record) -> str:
     protocol = machine["protocol"]
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, Python"
-        f" {machine['python']}, {packages}, {peer}; commit {machine['commit'][:12]}"
-        f"{' with changes' if '+' in machine['commit'] else ''}; {protocol['rounds']} interleaved rounds of"
-        f" {protocol['each']} predictions per candidate; load at the start {machine['load_1m']:.1f}"
+        f" {machine['python']}, {packages}, {peer}; commit {named(machine['commit'])}; {protocol['rounds']} interleaved"
+        f" rounds of {protocol['each']} predictions per candidate; load at the start {machine['load_1m']:.1f}"
     )
 
 
@@ -304,12 +303,22 @@ def section(record: Record) -> list[str]:
     tested = record["environment"]["1"]["dataset"]["rows"]
     return [
         f"## {name}",
-        f"`{fit['command']}` took {fit['wall_s']:.0f} s and {fit['peak_rss_bytes'] / 1e9:.2f} GB; {tested} test rows.",
+        f"{fit_line(fit)}; {tested} test rows.",
         table((*head, "size"), rows),
         f"![Quality against latency on {name}](results/{name}.png)",
         f"Steps, with validation quality:\n\n{steps}",
         quantized(record["peers"][INT8]),
     ]
+
+
+def fit_line(fit: Mapping[str, Any]) -> str:
+    """What the fit cost, and the commit that trained and compressed the network, where it was kept."""
+    commit = f", at commit {named(fit['commit'])}" if fit.get("commit") else ""
+    return f"`{fit['command']}` took {fit['wall_s']:.0f} s and {fit['peak_rss_bytes'] / 1e9:.2f} GB{commit}"
+
+
+def named(commit: str) -> str:
+    return f"{commit[:12]}{' with changes' if '+' in commit else ''}"
 
 
 def candidate_row(record: Record, name: str) -> tuple[str, ...]:

@@ -275,3 +275,64 @@ def test_a_block_that_reduces_tokens_stays() -> None:
     assert [block.reduce is not None for block in small.config.encoders["picture"].blocks] == [True]
     batch = tiny.batch(3, "picture")
     assert compress(model, [PruneLayers(0.3)], [batch])(batch).shape == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["cross_fusion", "hybrid_fusion", "linear_cross_fusion"])
+@torch.no_grad()
+def test_every_cross_attention_loses_heads_of_its_own(name: str) -> None:
+    model = tiny.network(name, "picture", "motion", fusion_depth=1)
+    groups = [g for g in trace(model, "heads") if g.path[0] == "fusion"]
+    across = {g.owner for g in groups if ".across." in g.owner}
+    assert {owner.split(".across.")[1].split(".")[0] for owner in across} == {"picture", "motion"}
+    assert not any(group.owner == "fusion" for group in groups)
+    kept = {group: torch.tensor([number % 2]) for number, group in enumerate(groups)}
+    batch = tiny.batch(3, "picture", "motion")
+    assert torch.allclose(keep_units(model, kept)(batch), removed_readers(model, kept)(batch), atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_head_that_only_one_reader_needs_stays_there() -> None:
+    model = tiny.network("cross_fusion", "picture", "motion", fusion_depth=1)
+    for number, pair in enumerate(("picture.motion", "motion.picture")):
+        attention = model.get_submodule(f"fusion.layers.0.across.{pair}.reading.attention")
+        attention.out.weight[:, 8 * (1 - number) : 8 * (2 - number)] = 0  # the other of two heads of eight
+        attention.query.weight[8 * (1 - number) : 8 * (2 - number)] = 0
+        attention.key_value.weight[16 * (1 - number) : 16 * (2 - number)] = 0
+    small = compress(model, [PruneHeads()])
+    for number, pair in enumerate(("picture.motion", "motion.picture")):
+        out = f"fusion.layers.0.across.{pair}.reading.attention.out"
+        was = model.get_submodule(out).weight[:, 8 * number : 8 * (number + 1)]
+        assert torch.equal(small.get_submodule(out).weight, was)
+
+
+@pytest.mark.parametrize(
+    ("name", "loud"),
+    [("cross_fusion", "across.picture.motion.channel.down"), ("hybrid_fusion", "across.picture.attention.out")],
+)
+def test_readings_of_a_fusion_count_as_influence(name: str, loud: str) -> None:
+    model = tiny.network(name, "picture", "motion", fusion_depth=3)
+    batch = tiny.batch(3, "picture", "motion")
+    quiet = block_influence(model, [batch])["fusion", "blocks"]
+    with torch.no_grad():
+        model.get_submodule(f"fusion.layers.1.{loud}").weight.normal_(std=5)
+    found = block_influence(model, [batch])["fusion", "blocks"]
+    assert len(found) == 3
+    assert found[1] > quiet[1] + 0.05
+    assert found.argmax() == 1
+
+
+def test_a_step_within_a_step_is_counted_once() -> None:
+    model = tiny.network("cross_fusion", "picture", "motion", fusion_depth=1)
+    changes: list[Tensor] = []
+
+    def hook(_step: object, inputs: tuple[Any, ...], output: Any) -> None:
+        changes.append((1 - torch.cosine_similarity(inputs[0].x, output.x, dim=-1)).mean())
+
+    layer = model.get_submodule("fusion.layers.0")
+    for step in (layer.across.picture.motion, layer.across.motion.picture, *layer.within.values()):
+        step.register_forward_hook(hook)
+    batch = tiny.batch(3, "picture", "motion")
+    with torch.no_grad():
+        model(batch)
+    expected = torch.stack(changes).mean().item()
+    assert block_influence(model, [batch])["fusion", "blocks"].tolist() == pytest.approx([expected], abs=1e-5)

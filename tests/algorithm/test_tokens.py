@@ -12,6 +12,7 @@ import torch
 from tests.model import tiny
 from triptych.algorithm import KeepTokens, MergeTokens, compress
 from triptych.errors import RecipeError
+from triptych.model.mixers import MIXERS
 from triptych.select import METHODS
 from triptych.system.bundle.graphs import export_fused
 
@@ -23,7 +24,11 @@ EVERY = [
 
 
 def counts(model: Any) -> dict[str, int]:
-    return {name: tokens.x.shape[1] for name, tokens in model.encode_all(BATCH).items()}
+    return counts_of(model, *BATCH.inputs)
+
+
+def counts_of(model: Any, *names: str) -> dict[str, int]:
+    return {name: tokens.x.shape[1] for name, tokens in model.encode_all(BATCH.only(*names)).items()}
 
 
 def test_every_selection_method_belongs_to_a_technique() -> None:
@@ -98,13 +103,34 @@ def test_what_cannot_be_reduced_is_refused_with_the_reason(network: Any, techniq
         compress(tiny.network(*network), [technique])
 
 
-def test_pictures_keep_the_grid_that_a_convolution_needs() -> None:
-    model = tiny.network("late_fusion", mixer="depthwise", kernel=3)
+@pytest.mark.parametrize("mixer", [name for name, mixer in MIXERS.items() if mixer.needs_grid])
+def test_pictures_keep_the_grid_that_their_mixer_needs(mixer: str) -> None:
+    model = tiny.network("late_fusion", mixer=mixer, kernel=3)
     small = compress(model, [KeepTokens()])
     assert counts(small)["picture"] == counts(model)["picture"]
     assert counts(small)["sound"] < counts(model)["sound"]
     with pytest.raises(RecipeError, match="whole grid"):
         compress(model, [KeepTokens(modalities=("picture",))])
+
+
+@pytest.mark.parametrize("mixer", [name for name, mixer in MIXERS.items() if mixer.needs_count])
+def test_mixers_that_count_tokens_refuse_a_reduction_before_them(mixer: str) -> None:
+    model = tiny.network("early_fusion", "motion", "picture", mixer=mixer)
+    with pytest.raises(RecipeError, match=f"known number of tokens in {mixer} after block 0"):
+        compress(model, [KeepTokens()])
+    assert counts_of(compress(model, [KeepTokens(after=1)]), "motion", "picture") == {"motion": 5, "picture": 8}
+
+
+@pytest.mark.parametrize("mixer", sorted(MIXERS))
+def test_every_mixer_tells_what_it_needs_of_the_tokens_places(mixer: str) -> None:
+    """A reduction before any mixer is either refused as a recipe, or the network that it makes can be built and run."""
+    model = tiny.network("early_fusion", "motion", mixer=mixer, kernel=3)
+    try:
+        small = compress(model, [KeepTokens()])
+    except RecipeError:
+        assert MIXERS[mixer].needs_count
+    else:
+        assert counts_of(small, "motion") == {"motion": 5}
 
 
 def test_merging_more_than_pairs_is_refused() -> None:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
 import locks  # noqa: E402
+import main_job  # noqa: E402
 import openvino_int8  # noqa: E402
 import records  # noqa: E402
 import results_page  # noqa: E402
@@ -110,6 +111,30 @@ def test_how_a_reference_trained_by_hand() -> None:
     errors = records.training(history, options, "mae")
     assert errors["quarters"] == [0.5, 0.5, 0.5, 0.5]
     assert records.training(history[1:], options, "accuracy")["quarters"][0] is None
+
+
+def test_a_set_names_the_commit_of_its_fit_where_it_was_kept() -> None:
+    fit = {"command": "fit", "wall_s": 60.0, "peak_rss_bytes": 2e9}
+    assert results_page.fit_line(fit) == "`fit` took 60 s and 2.00 GB"
+    assert results_page.fit_line({**fit, "commit": None}) == results_page.fit_line(fit)
+    assert results_page.fit_line({**fit, "commit": "0123456789abcdef"}).endswith("2.00 GB, at commit 0123456789ab")
+    assert results_page.fit_line({**fit, "commit": "0123456789abcdef+changes"}).endswith("ab with changes")
+
+
+def test_a_fit_keeps_the_commit_that_it_ran_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code may change between a fit and its measurement, and `record` gathers the file as it is."""
+    job = main_job.Job("icu", tmp_path, 1.0, 0, 1, 1)
+
+    def trained(*_given: Any, **_options: Any) -> dict[str, Any]:
+        (job.folder / "fit" / "training").mkdir(parents=True)
+        (job.folder / "fit" / "training" / "history.json").write_text("[]")
+        monkeypatch.setattr(main_job, "commit", lambda _source: "later")
+        return {"line": {}, "wall_s": 1.0, "peak_rss_bytes": 1}
+
+    monkeypatch.setattr(main_job, "commit", lambda _source: "earlier")
+    monkeypatch.setattr(main_job, "run", trained)
+    main_job.fit(job)
+    assert records.read(job.folder / "fit.json")["commit"] == "earlier"
 
 
 def test_a_lower_error_is_better() -> None:

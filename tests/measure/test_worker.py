@@ -125,8 +125,14 @@ def test_the_commit_is_of_the_checkout_that_holds_the_source(tmp_path):
 
     git("init")
     assert commit(source) is None
-    git("add", "code.py")
+    (tmp_path / "docs").mkdir()
+    for document in ("docs/results.json", "README.md"):
+        (tmp_path / document).write_text("old")
+    git("add", ".")
     git("commit", "-m", "first")
+    assert len(commit(source)) == 40
+    for document in ("docs/results.json", "README.md"):
+        (tmp_path / document).write_text("new")
     assert len(commit(source)) == 40
     source.write_text("x = 1")
     assert commit(source).endswith("+changes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,11 +22,12 @@ from triptych.algorithm import Int8, Int8Weights, PruneChannels, PruneHeads, Pru
 from triptych.algorithm.weights.trace import KINDS, trace
 from triptych.errors import ModelError
 from triptych.model import Multimodal
+from triptych.model.auxiliary import take_auxiliary
 from triptych.model.config import BlockConfig, FusionConfig
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.fusion.cross_attention import CrossAttention, ExactCrossAttention, LinearCrossAttention
 from triptych.model.fusion.present import balanced_mean, shares
-from triptych.model.fusion.product_of_experts import product
+from triptych.model.fusion.product_of_experts import divergence, product
 from triptych.model.fusion.tensor import outer
 from triptych.system.bundle import graphs
 from triptych.tokens import Batch, Tokens
@@ -202,6 +205,29 @@ def test_experts_are_sampled_while_training_around_the_mean_with_their_precision
     precision = 1 + fusion.experts(given)[0].unflatten(-1, (-1, 2))[0, 0, :, 1].exp()
     assert torch.allclose(samples.mean(dim=0), mean[0], atol=0.05)
     assert torch.allclose(samples.var(dim=0) * precision, torch.ones(8), atol=0.1)
+
+
+def test_the_divergence_from_the_prior_by_hand_and_by_torch() -> None:
+    mean, precision = torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([[4.0, 1.0], [1.0, 1.0]])
+    assert divergence(mean, precision).tolist() == pytest.approx([(4 + 0.25 - 1 + math.log(4)) / 2, 0])
+    mean, precision = torch.randn(3, 5), torch.rand(3, 5) + 0.5
+    one, prior = Normal(mean, precision.rsqrt()), Normal(torch.zeros(3, 5), torch.ones(3, 5))
+    assert torch.allclose(divergence(mean, precision), kl_divergence(one, prior).sum(dim=1), atol=1e-5)
+
+
+def test_the_divergence_is_paid_while_training_only() -> None:
+    fusion, given = made("product_of_experts"), streams()
+    fusion(given)
+    assert take_auxiliary(fusion) == []
+    fusion.train()(given)
+    copy.deepcopy(fusion)  # in the middle of a step
+    (loss,) = take_auxiliary(fusion)
+    loss.backward()
+    assert all(experts.weight.grad.abs().sum() > 0 for experts in fusion.experts.project.values())
+    assert take_auxiliary(fusion) == []
+    nowhere = {name: without_rows(tokens, torch.zeros(4, dtype=torch.bool)) for name, tokens in given.items()}
+    fusion(nowhere)
+    assert take_auxiliary(fusion)[0].item() == 0
 
 
 @torch.no_grad()

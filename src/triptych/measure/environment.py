@@ -16,6 +16,7 @@ from typing import Any
 _PACKAGES = ("triptych", "numpy", "onnxruntime", "torch", "safetensors", "tokenizers", "pillow", "soundfile")
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMINFO = Path("/proc/meminfo")
+_NOT_SOURCE = ("docs", "tests", "*.md")  # what git looks at beside these decides over '+changes'
 
 
 def environment(*, threads: int) -> dict[str, Any]:
@@ -58,14 +59,20 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def commit(source: Path) -> str | None:
-    """Git commit of the checkout that holds a source file, '+changes' if it was edited; None outside a checkout."""
+    """Git commit of the checkout that holds a source file; None outside a checkout.
+
+    '+changes' follows where anything but documents and tests was edited: a figure depends on nothing of those, and
+    writing figures down must not mark the next ones.
+    """
     git = shutil.which("git")
     if git is None or _git(git, source, "ls-files", "--error-unmatch", source.name) is None:
         return None
     head = _git(git, source, "rev-parse", "HEAD")
     if head is None:
         return None
-    return f"{head}+changes" if _git(git, source, "status", "--porcelain", "--untracked-files=no") else head
+    sources = [":(top)", *(f":(top,exclude){pattern}" for pattern in _NOT_SOURCE)]
+    changed = _git(git, source, "status", "--porcelain", "--untracked-files=no", "--", *sources)
+    return f"{head}+changes" if changed else head
 
 
 def _git(git: str, source: Path, *arguments: str) -> str | None:

@@ -25,7 +25,7 @@ _FRACTIONS = (
     "warp",
     "mask_bands",
 )
-_AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "checkpoint_every_s", "augment", "mixup")
+_AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "auxiliary_weight", "checkpoint_every_s", "augment", "mixup")
 _COUNTS = ("epochs", "batch_size", "eval_batch_size", "validate_every")
 
 
@@ -50,6 +50,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: bool = False  # weigh classes by the inverse of their frequency
     exit_weight: float = 0.3  # share of the exit heads' mean loss
+    auxiliary_weight: float = 1.0  # of the losses that parts add in their usual weight (see `Auxiliary`); 0 means off
     modality_dropout: float = 0.0  # probability that a modality is hidden
     modality_dropout_unit: DropUnit = "row"  # "batch" hides it from all rows at once, which is cheaper
     token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from triptych.data.dataset import Dataset
 from triptych.data.loader import batches
 from triptych.errors import TrainingError
+from triptych.model.auxiliary import take_auxiliary
 from triptych.model.encoder import DropTokens
 from triptych.schema import Schema
 from triptych.tokens import Batch
@@ -52,16 +53,22 @@ class Hooks:
 
 
 class Loss(nn.Module):
-    """Model and objective in one forward pass, which is what data parallelism synchronises."""
+    """Model and objective in one forward pass, which is what data parallelism synchronises.
 
-    def __init__(self, model: Multimodal, objective: Objective) -> None:
+    auxiliary_weight: of the losses that parts of the model add
+    """
+
+    def __init__(self, model: Multimodal, objective: Objective, auxiliary_weight: float) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.auxiliary_weight = auxiliary_weight
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss of one batch: scalar."""
-        return self.objective(self.model, batch)
+        loss = self.objective(self.model, batch)
+        added = take_auxiliary(self.model)
+        return loss + self.auxiliary_weight * torch.stack(added).sum() if added else loss
 
 
 class Run:
@@ -76,7 +83,7 @@ class Run:
         self.data, self.config, self.hooks, self.schema = data, config, hooks, schema
         self.model = copy.deepcopy(model).to(self.device).train()
         self.arithmetic = Arithmetic(config.precision, self.model, self.device)
-        network = Loss(self.model, hooks.objective)
+        network = Loss(self.model, hooks.objective, config.auxiliary_weight)
         average = copy.deepcopy(self.model) if config.average else None
         self.state = RunState(network, average, optimizer_for(network, config), {}, Counters())
         self.network: nn.Module = self.accelerator.prepare(network)

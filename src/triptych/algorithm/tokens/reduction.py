@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from triptych.algorithm.rebuild import edited, rebuild
 from triptych.errors import RecipeError
 from triptych.model.config import ReduceConfig
 from triptych.model.fusion import FUSIONS
+from triptych.model.mixers import MIXERS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality
 
@@ -46,6 +49,13 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
         return f"is already reduced after block {after}; choose another block"
     if after == len(blocks) - 1 and not FUSIONS[model.config.fusion.name].mixer:
         return f"ends with block {after}, after which nothing gets cheaper"
-    if modality.kind == "image" and any(block.mixer == "depthwise" for block in blocks[after + 1 :]):
-        return f"needs its whole grid in the convolutions after block {after}"
+    return _bound(modality, {block.mixer for block in blocks[after + 1 :]}, after)
+
+
+def _bound(modality: Modality, mixers: Set[str], after: int) -> str:
+    """What later mixers need of the places of all tokens; empty when nothing."""
+    if found := sorted(name for name in mixers if MIXERS[name].needs_count):
+        return f"needs a known number of tokens in {', '.join(found)} after block {after}"
+    if modality.kind == "image" and (found := sorted(name for name in mixers if MIXERS[name].needs_grid)):
+        return f"needs its whole grid in {', '.join(found)} after block {after}"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
@@ -17,7 +17,6 @@ from triptych.algorithm.weights.importance import run_all
 from triptych.algorithm.weights.slicing import kept_units
 from triptych.errors import RecipeError
 from triptych.model.config import BlockConfig, ModelConfig
-from triptych.model.encoder import Block
 from triptych.model.multimodal import Multimodal
 from triptych.tokens import Batch, Tokens
 
@@ -123,29 +122,36 @@ def _renamed(name: str, kept: Mapping[Path, Sequence[int]]) -> str:
 def block_influence(model: Multimodal, batches: Sequence[Batch]) -> dict[Path, Tensor]:
     """1 − cos(tokens in, tokens out) of every block, mean over real tokens, batches and modalities: (blocks,) by stack.
 
-    A block that reduces tokens counts as infinite.  Stacks that no batch reaches are left out.
+    A layer of a fusion counts with all its steps from tokens to tokens, readings of other modalities among them.  A
+    block that reduces tokens counts as infinite.  Stacks that no batch reaches are left out.
     """
-    found: dict[Path, dict[int, list[Tensor]]] = {}
+    steps: dict[str, list[Tensor]] = {}
 
-    def listen(path: Path, number: int) -> Callable[[nn.Module, tuple[Tokens, ...], Tokens], None]:
-        def hook(_block: nn.Module, inputs: tuple[Tokens, ...], output: Tokens) -> None:
-            found.setdefault(path, {}).setdefault(number, []).append(_change(inputs[0], output))
+    def listen(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def hook(_step: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            if inputs and isinstance(inputs[0], Tokens) and isinstance(output, Tokens):
+                steps.setdefault(name, []).append(_change(inputs[0], output))
 
         return hook
 
-    handles = []
-    for name, block in model.named_modules():
-        match = _BLOCK.match(name)
-        if match and isinstance(block, Block):
-            handles.append(block.register_forward_hook(listen(_stack(match), int(match["number"]))))
+    handles = [m.register_forward_hook(listen(name)) for name, m in model.named_modules() if _BLOCK.match(name)]
     try:
         run_all(model, batches)
     finally:
         for handle in handles:
             handle.remove()
+    found: dict[Path, dict[int, list[Tensor]]] = {}
+    for name in _outermost(steps):
+        if match := _BLOCK.match(name):
+            found.setdefault(_stack(match), {}).setdefault(int(match["number"]), []).extend(steps[name])
     return {
         path: torch.stack([torch.stack(changes[n]).mean() for n in sorted(changes)]) for path, changes in found.items()
     }
+
+
+def _outermost(names: Collection[str]) -> list[str]:
+    """Modules that lie in no other of these modules: a step within a step is counted once."""
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
 def _change(before: Tokens, after: Tokens) -> Tensor:

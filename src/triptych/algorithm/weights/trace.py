@@ -14,12 +14,14 @@ from triptych.errors import ModelError
 from triptych.model.channels import Channel
 from triptych.model.config import BlockConfig, ModelConfig
 from triptych.model.fusion import Fusion
+from triptych.model.fusion.cross_attention import CrossAttention
 from triptych.model.mixers import Mixer
 from triptych.model.multimodal import Head, Multimodal
 from triptych.model.stems import Stem
 
 Kind = Literal["heads", "hidden", "width"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_OWNERS = (Mixer, CrossAttention, Channel, Stem, Head, Fusion)
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,11 @@ def _cut(model: Multimodal, path: Path, name: str, axis: int, growth: int) -> Cu
 
 
 def _owner(model: Multimodal, name: str) -> str:
-    """The mixer, channel block, stem, fusion or head that a tensor belongs to; '' for other places."""
+    """The innermost part that a tensor belongs to, such as one modality's mixer or attention; '' for other places."""
     parts = name.split(".")[:-1]
     for length in range(len(parts), 0, -1):
         prefix = ".".join(parts[:length])
-        if isinstance(model.get_submodule(prefix), Mixer | Channel | Stem | Head | Fusion):
+        if isinstance(model.get_submodule(prefix), _OWNERS):
             return prefix
     return ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from triptych.tokens import Tokens
 @final
 class Depthwise(WithoutAttention):
     """Over the token grid where there is one (image rows and columns), along the sequence otherwise."""
+
+    needs_grid: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

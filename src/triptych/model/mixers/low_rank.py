@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ from triptych.tokens import Tokens
 @final
 class LowRank(MultiHead):
     """Keys and values of all positions are folded into `rank` each, by weights that depend on positions alone."""
+
+    needs_count: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

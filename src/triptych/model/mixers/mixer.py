@@ -17,10 +17,14 @@ class Mixer(nn.Module, ABC):
 
     repeats: layers whose outputs hold the heads several times over, such as query, key and value side by side
     any_tokens: whether it reads any subset of the tokens, because their places are in their values alone
+    needs_grid: whether it reads the rows and columns of an image, which are gone after a reduction of tokens
+    needs_count: whether it has to know the number of tokens beforehand, as it does until a reduction
     """
 
     repeats: ClassVar[Mapping[str, int]] = {}
     any_tokens: ClassVar[bool] = False
+    needs_grid: ClassVar[bool] = False
+    needs_count: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ class Pooling(WithoutAttention):
 
     Neighbours in rows and columns where the grid has both, along the sequence otherwise.
     """
+
+    needs_grid: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

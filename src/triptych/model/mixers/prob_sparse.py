@@ -6,7 +6,7 @@ O(tokens · log(tokens) · dim) time: `factor` · ln(tokens) queries attend to a
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class ProbSparse(MultiHead):
 
     Those keys lie evenly among the real ones in place of at random, so that an answer can be repeated.
     """
+
+    needs_count: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

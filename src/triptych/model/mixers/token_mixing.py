@@ -6,7 +6,7 @@ O(tokens² · dim) multiplications in a single product, which is what small netw
 from __future__ import annotations
 
 from math import prod
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +21,8 @@ from triptych.tokens import Tokens
 @final
 class TokenMixing(Mixer):
     """Every token becomes a fixed weighted sum of all; the weights depend on positions alone."""
+
+    needs_count: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

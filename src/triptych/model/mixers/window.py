@@ -6,7 +6,7 @@ O(tokens · window · dim) time: tiles as large as the window's half attend to t
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ Pair = tuple[int, int]
 @final
 class Window(MultiHead):
     """Multi-head attention within a window of `kernel` tokens per side; heavier tokens weigh log(weight) more."""
+
+    needs_grid: ClassVar[bool] = True
 
     def __init__(self, dim: int, block: BlockConfig, grid: tuple[int, ...], precision: Precision) -> None:
         super().__init__(dim, block, grid, precision)

@@ -108,3 +108,19 @@ def test_an_integer_network_learns_on_its_grid(tiny_data: Any) -> None:
     assert small.config.precision == "int8"
     with torch.no_grad():
         assert small(batch_of(tiny_data.validation, range(4))).isfinite().all()
+
+
+def test_fellow_teachers_vote_with_the_original(tiny_data: Any) -> None:
+    original = teacher(tiny_data)
+    torch.manual_seed(1)
+    fellow = build("late_fusion", tiny_data.schema, **tiny.SIZES)
+    context = Context(original, tiny_data, teachers=(fellow,))
+    asked = Distill(ask="always").objective(context)
+    remembered = Distill(ask="once").objective(context)
+    assert isinstance(asked, Distillation)
+    assert isinstance(remembered, Distillation)
+    batch = batch_of(tiny_data.train, range(8))
+    answers = asked.ask(batch)[0]
+    assert answers.shape[0] == 2
+    assert not torch.allclose(answers[0], answers[1], atol=1e-3)
+    torch.testing.assert_close(remembered.recall(original.schema, batch), answers, atol=1e-4, rtol=1e-4)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tests.model import tiny
 
 from triptych.data.dataset import Dataset
 from triptych.errors import BudgetError, DataError
 from triptych.model.build import build
 from triptych.search.budget import Budget
-from triptych.search.chain import fit_to_budget
+from triptych.search.chain import MOST_TEACHERS, _Chain, fit_to_budget
 from triptych.search.search import search
 from triptych.system.runtime import Bundle
 from triptych.train import TrainConfig
@@ -47,6 +49,21 @@ def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Datase
     run = json.loads((tmp_path / "run.json").read_text())
     assert next(step["name"] for step in run["steps"]) == "reference"
     assert run["rejected"], "an ending that gains nothing is reported as rejected"
+
+
+def test_time_that_the_reference_leaves_trains_more_teachers(tiny_data: Dataset, tmp_path: Path) -> None:
+    chain = _Chain(tiny_data, Budget(), tmp_path, 100.0, 0, 1, lambda _: None, resume=False)
+    sizes = {"network": "late_fusion", **tiny.SIZES}
+    assert chain._more_teachers(sizes, BRIEF) == (), "nobody knows how long a teacher takes"
+    chain.reference_s = 30.0
+    teachers = chain._more_teachers(sizes, BRIEF)
+    assert len(teachers) == MOST_TEACHERS - 1
+    first, second = (next(teacher.parameters()) for teacher in teachers[:2])
+    assert not torch.equal(first, second)
+    again = _Chain(tiny_data, Budget(), tmp_path, 100.0, 0, 1, lambda _: None, resume=True)
+    assert torch.equal(first, next(again._more_teachers(sizes, BRIEF)[0].parameters()))
+    chain.minutes = 0.5
+    assert chain._more_teachers(sizes, BRIEF) == (), "another teacher would not fit into the share"
 
 
 def test_a_dataset_without_validation_rows_is_refused(tiny_data: Dataset, tmp_path: Path) -> None:

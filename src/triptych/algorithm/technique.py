@@ -50,6 +50,7 @@ class Context:
     original: the network before the first technique; the teacher, never changed
     data:     a dataset, or batches where calibration is all that is needed
     train:    options of training, where a technique trains; its own knobs override them
+    teachers: networks like the original, trained from other seeds, that teach along with it
     """
 
     original: Multimodal
@@ -57,6 +58,7 @@ class Context:
     seed: int = 0
     progress: Watch | None = None
     train: TrainConfig | None = None
+    teachers: tuple[Multimodal, ...] = ()
 
     def calibration(self, batches: int, *, batch_size: int = 32) -> list[Batch]:
         """The first batches of the training split in the seed's order.  Raises RecipeError without data."""

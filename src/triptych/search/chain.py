@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from triptych.algorithm import Context, Distill, Int8, Int8Weights, Technique
@@ -32,10 +33,12 @@ from triptych.train import TrainConfig, evaluate, fit
 
 if TYPE_CHECKING:
     from triptych.data.dataset import Dataset
+    from triptych.schema import Schema
 
 Say = Callable[[object], None]
 SHARES = {"reference": 0.50, "search": 0.14, "student": 0.25}  # of the wall time; the rest exports and measures
 ENDINGS: tuple[Technique, ...] = (Int8Weights(), Int8())
+MOST_TEACHERS = 4  # the reference among them
 SLACK = 1e-9
 
 
@@ -87,6 +90,7 @@ class _Chain:
         if missing:
             raise DataError(f"fit needs rows in the splits {missing}; give the dataset a train and a validation part")
         self.started = time.monotonic()
+        self.reference_s: float | None = None  # not known of a reference that an earlier run trained
         self.steps: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
         self.split = "test" if len(self.data.splits.get("test", ())) else "validation"
@@ -99,8 +103,9 @@ class _Chain:
         measured = measure({"reference": reference}, self.data, split="validation", threads=self.threads, parts=False)
         before = measured["reference"]
         self._step("reference", "late-fusion transformer", reference, before.p50_s, before.size_bytes)
+        teachers = self._more_teachers(sizes, config)
         found = self._search(reference, before, config)
-        student = self._teach(found.best, reference, config)
+        student = self._teach(found.best, reference, teachers, config)
         prober = Prober(reference, self.data.validation, reference_p50_s=before.p50_s or 0.0, threads=self.threads)
         lean = self._finish(student, reference, prober)
         save_model(lean, self.out / "student")
@@ -114,14 +119,32 @@ class _Chain:
             self.say("the reference is already trained")
             return load_model(done)
         self.say(f"training the reference on {self.data.name} ({len(self.data.train):,} rows)")
-        options = dict(sizes)
-        fresh = build(options.pop("network"), self.data.schema, **options)
         limited = dataclasses.replace(config, max_seconds=60 * self.minutes * SHARES["reference"])
-        folder = self.out / "training"
+        folder, fresh = self.out / "training", _fresh(sizes, self.data.schema, self.seed)
         model = fit(fresh, self.data, limited, folder=folder, resume=self.resume, progress=self.say)
         save_model(model, done)
+        self.reference_s = self._elapsed()
         self.say(f"reference: validation {evaluate(model, self.data.validation):.4f} after {self._elapsed():.0f} s")
         return model
+
+    def _more_teachers(self, sizes: Mapping[str, Any], config: TrainConfig) -> tuple[Multimodal, ...]:
+        """Networks like the reference from other seeds, as many as its unused share of the wall time allows.
+
+        They only teach: the mean answer of several networks is better than one network's.
+        """
+        share, each = 60 * self.minutes * SHARES["reference"], self.reference_s
+        teachers: list[Multimodal] = []
+        for number in range(1, MOST_TEACHERS):
+            folder = self.out / "teachers" / str(number)
+            if self.resume and (folder / "model.json").exists():
+                teachers.append(load_model(folder))
+            elif each is not None and self._elapsed() + each <= share:
+                self.say(f"time is left: training teacher {number + 1}")
+                limited = dataclasses.replace(config, seed=config.seed + 1000 * number, max_seconds=each)
+                fresh = _fresh(sizes, self.data.schema, limited.seed)
+                teachers.append(fit(fresh, self.data, limited, progress=self.say))
+                save_model(teachers[-1], folder)
+        return tuple(teachers)
 
     def _search(self, reference: Multimodal, before: Report, config: TrainConfig) -> SearchResult:
         seconds = max(20.0, 60 * self.minutes * SHARES["search"])
@@ -150,7 +173,9 @@ class _Chain:
         whole = self.budget.against(before)
         return dataclasses.replace(whole, peak_bytes=None, energy_j=None, min_quality=None)
 
-    def _teach(self, tried: Tried, reference: Multimodal, config: TrainConfig) -> Multimodal:
+    def _teach(
+        self, tried: Tried, reference: Multimodal, teachers: tuple[Multimodal, ...], config: TrainConfig
+    ) -> Multimodal:
         if tried.model is None:
             raise BudgetError("the search kept no trained candidate")
         self._step_of(tried)
@@ -160,11 +185,12 @@ class _Chain:
         limited = dataclasses.replace(
             config, epochs=400, max_seconds=seconds, patience=None, modality_dropout=0.05, token_dropout=0.0
         )
-        context = Context(reference, self.data, self.seed, self.say, limited)
+        context = Context(reference, self.data, self.seed, self.say, limited, teachers)
         taught = lesson.apply(tried.model, context)
         recipe = (*(repr(t) for t in tried.recipe), repr(lesson))
         taught.config = dataclasses.replace(taught.config, recipe=recipe)
-        self._step("Distill", repr(lesson), taught, tried.report.p50_s, None)
+        settings = f"{lesson!r}, {1 + len(teachers)} teachers" if teachers else repr(lesson)
+        self._step("Distill", settings, taught, tried.report.p50_s, None)
         self.say(f"student: validation {self.steps[-1]['quality']:.4f}")
         return taught
 
@@ -276,6 +302,13 @@ class _Chain:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
+
+
+def _fresh(sizes: Mapping[str, Any], schema: Schema, seed: int) -> Multimodal:
+    options = dict(sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(options.pop("network"), schema, **options)
 
 
 def _figures(

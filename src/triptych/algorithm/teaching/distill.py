@@ -1,4 +1,4 @@
-"""Learn from the original's answers."""
+"""Learn from the answers of the original and of its fellow teachers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from triptych.train.losses import Distillation, Objective
 @final
 @dataclass(frozen=True)
 class Distill(Train):
-    """Train with the original network as teacher (Hinton et al. 2015).  Further knobs: see `Train`.
+    """Train with the original network, and its fellow teachers, as teacher (Hinton et al. 2015).
+
+    Further knobs: see `Train`.
 
     alpha:          share of the teacher's answers in the loss; the rest is the task's loss
     temperature:    how much the answers are softened
@@ -41,9 +43,10 @@ class Distill(Train):
         self.require("ask", "'always' when features are matched", holds=self.ask == "always" or not self.feature_weight)
 
     def objective(self, context: Context) -> Objective | None:
-        """Distance from the original's answers, and the task's loss."""
-        teacher = copy.deepcopy(context.original).eval().requires_grad_(requires_grad=False)
+        """Distance from the teachers' answers, and the task's loss."""
+        networks = (context.original, *context.teachers)
+        teachers = [copy.deepcopy(network).eval().requires_grad_(requires_grad=False) for network in networks]
         answers = None
         if self.ask == "once":
-            answers = torch.from_numpy(predict(teacher, context.dataset().train)).unsqueeze(0)
-        return Distillation(teacher, self.alpha, self.temperature, self.feature_weight, remembered=answers)
+            answers = torch.stack([torch.from_numpy(predict(t, context.dataset().train)) for t in teachers])
+        return Distillation(teachers, self.alpha, self.temperature, self.feature_weight, remembered=answers)

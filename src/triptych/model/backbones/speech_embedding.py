@@ -1,9 +1,9 @@
 """Speech embeddings of 96 numbers per 80 ms (Lin et al. 2020, "Training Keyword Spotters with Limited and Synthesized
 Speech Data").
 
-The weights that this reads are those of `embedding_model.onnx` in the Python package `openwakeword` 0.5.1 (its code is
-Apache-2.0; the network is Google's `speech_embedding` of TensorFlow Hub, Apache-2.0, and the package's word models,
-which are CC BY-NC-SA 4.0, are not used).  `bench/backbone_folders.py` makes a folder of them.
+The weights that this reads are those of `embedding_model.onnx` in the Python package `openwakeword` 0.5.1.  Its README
+says that they are Google's `speech_embedding` of TensorFlow Hub, under Apache-2.0, and elsewhere that all models of the
+package are CC BY-NC-SA 4.0: ask its author before a commercial use.  `bench/backbone_folders.py` makes a folder of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, final, get_args
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -122,7 +121,7 @@ class Wav2Vec2(AudioBackbone):
 
     @classmethod
     def read(cls, folder: Folder, image: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Sizes and tensors; what pretraining and tasks add is left out, the weights of places are made of their norm."""
+        """Sizes and tensors without what pretraining and tasks add; the weights of places are made of their norms."""
         cls.no_image(image)
         sizes = _plain(folder)
         cls.read_sizes(sizes)
@@ -210,7 +209,10 @@ def _standard(x: Tensor, mask: Tensor, epsilon: float) -> Tensor:
 
 
 def _of_length(length: Tensor, way: Tensor) -> Tensor:
-    """Weights with a norm of their own at every place of the kernel (Salimans & Kingma 2016): (outputs, inputs, kernel)."""
+    """Weights with a norm of its own at each place of the kernel (Salimans & Kingma 2016).
+
+    length: (1, 1, kernel);  way: (outputs, inputs, kernel) → the same
+    """
     if way.ndim != 3 or length.numel() != way.shape[2]:
         raise ModelError(f"places have weights of {tuple(way.shape)} and norms of {tuple(length.shape)}")
     return way / way.square().sum(dim=(0, 1), keepdim=True).sqrt().clamp(min=1e-12) * length.reshape(1, 1, -1)

@@ -77,7 +77,9 @@ def slaney_bank(*, bins: int, mels: int, low: float, high: float) -> Tensor:
     bins: samples of a frame;  low, high: Hz of the outermost edges
     """
     first, last = _mel(low), _mel(high)
-    edges = torch.tensor([_hertz(first + (last - first) * i / (mels + 1)) for i in range(mels + 2)], dtype=torch.float64)
+    edges = torch.tensor(
+        [_hertz(first + (last - first) * i / (mels + 1)) for i in range(mels + 2)], dtype=torch.float64
+    )
     hertz = (torch.arange(bins // 2 + 1, dtype=torch.float64) * (RATE / bins)).unsqueeze(1)
     rising = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])

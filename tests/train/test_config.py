@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -22,6 +23,8 @@ from triptych.train.schedule import decays, rate, step_seed
         ("max_seconds", 0.0),
         ("clip", -1.0),
         ("workers", -1),
+        ("freeze", "encoders.text"),
+        ("freeze", ("",)),
     ],
 )
 def test_a_wrong_option_is_named(name: str, value: object) -> None:
@@ -30,8 +33,8 @@ def test_a_wrong_option_is_named(name: str, value: object) -> None:
 
 
 def test_options_survive_a_round_trip_and_unknown_ones_are_refused() -> None:
-    config = TrainConfig(epochs=3, patience=None)
-    assert TrainConfig.from_dict(config.to_dict()) == config
+    config = TrainConfig(epochs=3, patience=None, freeze=("encoders.text.stem", "head"))
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(RecipeError, match=r"unknown training options \['epoch'\]"):
         TrainConfig.from_dict({"epoch": 3})
 

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from triptych.errors import ModelError
-from triptych.model.config import BlockConfig, EncoderConfig, FusionConfig, ModelConfig, Squash, StemConfig
+from triptych.model.config import (
+    BackboneConfig,
+    BlockConfig,
+    EncoderConfig,
+    FusionConfig,
+    ModelConfig,
+    Squash,
+    StemConfig,
+)
 from triptych.model.fusion import FUSIONS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality, Schema
@@ -58,6 +66,7 @@ class Sizes:
     hidden: int = 128
     squash: Squash = "asinh"
     mask: bool = True
+    backbone: BackboneConfig | None = None
     fusion_depth: int = 2
     bottlenecks: int = 4
     tensor_dim: int = 8

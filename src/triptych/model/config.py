@@ -13,7 +13,29 @@ from triptych.errors import ModelError
 T = TypeVar("T")
 Precision = Literal["float32", "int8_weights", "int8"]
 Squash = Literal["asinh", "softsign"]
+Take = Literal["all", "grid", "first", "last", "mean"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A pretrained backbone as part of a stem.
+
+    family: name in `triptych.model.backbones.BACKBONES`
+    sizes:  plain JSON values, as the family's own dataclass of sizes names them
+    take:   which of its tokens go on: 'all'; 'grid', those with a place, without class tokens; the 'first', such as a
+            class token; the 'last' real one; or the 'mean' of the real ones
+    """
+
+    family: str
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    take: Take = "all"
+
+    def __post_init__(self) -> None:
+        if self.take not in get_args(Take):
+            raise ModelError(f"take must be one of {get_args(Take)}, got {self.take!r}")
+        if not (isinstance(self.family, str) and isinstance(self.sizes, Mapping)):
+            raise ModelError(f"a backbone needs a family and a mapping of sizes, got {self.family!r}, {self.sizes!r}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,7 @@ class StemConfig:
     hidden: int = 128  # table: hidden width
     squash: Squash = "asinh"  # series, table: what tames values far from the median
     mask: bool = True  # audio, series: mark tokens without a real sample; unmarked ones count as zeros: cheaper
+    backbone: BackboneConfig | None = None  # form 'pretrained'
 
     def __post_init__(self) -> None:
         if not (0 < self.window_s <= 10 and 0 < self.hop_s <= 10):
@@ -127,21 +150,26 @@ class ModelConfig:
         if not isinstance(given, Mapping):
             raise ModelError(f"a model config must map names to encoders, got {given!r}")
         encoders = {name: _encoder(value) for name, value in given.items()}
-        fusion = _make(FusionConfig, record.get("fusion", {}), blocks=_blocks)
-        return _make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
+        fusion = make(FusionConfig, record.get("fusion", {}), blocks=_blocks)
+        return make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
 
 
 def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
-    return _make(EncoderConfig, record, stem=lambda r: _make(StemConfig, r), blocks=_blocks)
+    return make(EncoderConfig, record, stem=_stem, blocks=_blocks)
+
+
+def _stem(record: Mapping[str, Any]) -> StemConfig:
+    return make(StemConfig, record, backbone=lambda v: None if v is None else make(BackboneConfig, v))
 
 
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:
     if not isinstance(records, list | tuple):
         raise ModelError(f"blocks must be a list, got {records!r}")
-    return tuple(_make(BlockConfig, r, reduce=lambda v: None if v is None else _make(ReduceConfig, v)) for r in records)
+    return tuple(make(BlockConfig, r, reduce=lambda v: None if v is None else make(ReduceConfig, v)) for r in records)
 
 
-def _make(cls: type[T], record: Mapping[str, Any], **read: Any) -> T:
+def make(cls: type[T], record: Mapping[str, Any], **read: Any) -> T:
+    """A dataclass of plain values from untrusted ones.  read: how to read single fields.  Raises ModelError."""
     known = {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     if not isinstance(record, Mapping) or not record.keys() <= known.keys():
         raise ModelError(f"{cls.__name__} must be a mapping with keys among {sorted(known)}, got {record!r}")

@@ -118,7 +118,7 @@ class Encoder(nn.Module):
 
 def _stem_class(modality: Modality, form: str) -> type[Stem]:
     name = form or modality.kind
-    if name not in STEMS or STEMS[name].kind != modality.kind:
-        known = sorted(name for name, stem in STEMS.items() if stem.kind == modality.kind)
+    if name not in STEMS or STEMS[name].kind not in (modality.kind, None):
+        known = sorted(name for name, stem in STEMS.items() if stem.kind in (modality.kind, None))
         raise ModelError(f"no stem {name!r} for {modality.name!r}, which is {modality.kind}; known are {known}")
     return STEMS[name]

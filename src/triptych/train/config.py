@@ -62,6 +62,7 @@ class TrainConfig:
     mixup: float = 0.0  # alpha of the Beta distribution that mixes two rows, 0.2 usually; 0 means off
     repair: bool = False  # draw new partners within each class: only where a dataset's pairing is artificial
     average: float = 0.0  # decay of the exponential average of the weights; 0 means off
+    freeze: tuple[str, ...] = ()  # parts that stay as they are, such as 'encoders.text.stem.backbone'
     seed: int = 0
     max_seconds: float | None = None  # wall budget; the schedule completes within it
     checkpoint_every_s: float = 60.0
@@ -80,6 +81,8 @@ class TrainConfig:
         self._require("patience", "must be at least 1, or None", self.patience is None or self.patience >= 1)
         self._require("max_seconds", "must be positive, or None", self.max_seconds is None or self.max_seconds > 0)
         self._require("precision", f"must be one of {get_args(Precision)}", self.precision in get_args(Precision))
+        names = isinstance(self.freeze, tuple) and all(isinstance(name, str) and name for name in self.freeze)
+        self._require("freeze", "must be a sequence of names", names)
         unit = self.modality_dropout_unit
         self._require("modality_dropout_unit", f"must be one of {get_args(DropUnit)}", unit in get_args(DropUnit))
 
@@ -89,7 +92,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "freeze": list(self.freeze)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -97,4 +100,5 @@ class TrainConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := record.keys() - known:
             raise RecipeError(f"unknown training options {sorted(unknown)}; known are {sorted(known)}")
-        return cls(**record)
+        freeze = record.get("freeze", ())
+        return cls(**{**record, "freeze": tuple(freeze) if isinstance(freeze, list) else freeze})

@@ -28,6 +28,7 @@ from triptych.train.augment import Augmentation, ModalityDropout, take_rows
 from triptych.train.config import TrainConfig
 from triptych.train.evaluate import Score, predict
 from triptych.train.folder import RunFolder
+from triptych.train.freeze import freeze_
 from triptych.train.losses import Objective
 from triptych.train.precision import Arithmetic
 from triptych.train.progress import Interruption, TrainProgress, Watch
@@ -82,6 +83,7 @@ class Run:
         self.device: torch.device = self.accelerator.device
         self.data, self.config, self.hooks, self.schema = data, config, hooks, schema
         self.model = copy.deepcopy(model).to(self.device).train()
+        self.fixed = freeze_(self.model, config.freeze)
         self.arithmetic = Arithmetic(config.precision, self.model, self.device)
         network = Loss(self.model, hooks.objective, config.auxiliary_weight)
         average = copy.deepcopy(self.model) if config.average else None

@@ -5,6 +5,7 @@ A modality kind's usual stem has its name; the others are asked for by `StemConf
 
 from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.image import ImageStem
+from triptych.model.stems.pretrained import PretrainedStem
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.stem import Stem
 from triptych.model.stems.summary import SummaryStem
@@ -14,10 +15,21 @@ from triptych.model.stems.text import TextStem
 STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
     "image": ImageStem,
+    "pretrained": PretrainedStem,
     "series": SeriesStem,
     "summary": SummaryStem,
     "table": TableStem,
     "text": TextStem,
 }
 
-__all__ = ["STEMS", "AudioStem", "ImageStem", "SeriesStem", "Stem", "SummaryStem", "TableStem", "TextStem"]
+__all__ = [
+    "STEMS",
+    "AudioStem",
+    "ImageStem",
+    "PretrainedStem",
+    "SeriesStem",
+    "Stem",
+    "SummaryStem",
+    "TableStem",
+    "TextStem",
+]

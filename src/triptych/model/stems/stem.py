@@ -15,12 +15,12 @@ from triptych.tokens import Tokens
 class Stem(nn.Module, ABC):
     """Turns raw values into tokens.
 
-    kind:   of the modalities that it reads
+    kind:   of the modalities that it reads; None where it reads any
     grid:   rows and columns of the tokens, or their number, or () where it varies
     tokens: the largest number of tokens
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[Kind | None]
     grid: tuple[int, ...]
     tokens: int
 

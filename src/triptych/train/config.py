@@ -12,6 +12,7 @@ from triptych.errors import RecipeError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 DropUnit = Literal["row", "batch"]
+Contrast = Literal["info_nce", "sigmoid"]
 
 _FRACTIONS = ("warmup", "final_lr", "label_smoothing", "modality_dropout", "token_dropout", "average")
 _AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "checkpoint_every_s", "augment")
@@ -39,6 +40,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: bool = False  # weigh classes by the inverse of their frequency
     exit_weight: float = 0.3  # share of the exit heads' mean loss
+    contrast: Contrast = "info_nce"  # retrieval: the loss, see `ContrastiveLoss`
     modality_dropout: float = 0.0  # probability that a modality is hidden
     modality_dropout_unit: DropUnit = "row"  # "batch" hides it from all rows at once, which is cheaper
     token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part
@@ -63,6 +65,7 @@ class TrainConfig:
         self._require("patience", "must be at least 1, or None", self.patience is None or self.patience >= 1)
         self._require("max_seconds", "must be positive, or None", self.max_seconds is None or self.max_seconds > 0)
         self._require("precision", f"must be one of {get_args(Precision)}", self.precision in get_args(Precision))
+        self._require("contrast", f"must be one of {get_args(Contrast)}", self.contrast in get_args(Contrast))
         unit = self.modality_dropout_unit
         self._require("modality_dropout_unit", f"must be one of {get_args(DropUnit)}", unit in get_args(DropUnit))
 

@@ -161,7 +161,7 @@ def _pairs(sieve: Sieve, goal: Declaration | Schema) -> Array:
     sides = {modality.name: modality for modality in goal.modalities}
     numbers = pair_numbers(sieve.table, [sides[name] for name in goal.pair])
     columns = ", ".join(sides[name].column for name in goal.pair)
-    sieve.reject((numbers < 0).any(axis=1), "half a pair", columns, lambda _: "a side of the pair is missing")
+    sieve.reject(np.any(numbers < 0, axis=1), "half a pair", columns, lambda _: "a side of the pair is missing")
     return numbers
 
 

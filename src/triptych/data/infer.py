@@ -61,7 +61,9 @@ def infer_schema(
         return Declaration(name.strip() or "dataset", "retrieval", metric, "", tuple(modalities)), tuple(notes)
     declaration = _with_target(table, name, column, tuple(modalities))
     if task not in {None, declaration.task}:
-        raise DataError(f"the target {column!r} reads as {declaration.task}, not as {task!r}; declare it in dataset.toml")
+        raise DataError(
+            f"the target {column!r} reads as {declaration.task}, not as {task!r}; declare it in dataset.toml"
+        )
     notes.append(f"the target {column!r} is read as {declaration.task}; correct 'task' and 'metric' if it is not")
     return declaration, tuple(notes)
 

@@ -1,4 +1,4 @@
-"""Which values of a retrieval pair are equal, so that a repeated title counts as a right answer to each of its images."""
+"""Which values of a retrieval pair are equal: a repeated title is a right answer to each of its images."""
 
 from __future__ import annotations
 

@@ -63,8 +63,9 @@ def load_data(
     """
     if on_bad not in get_args(OnBad):
         raise DataError(f"on_bad must be one of {get_args(OnBad)}, got {on_bad!r}")
-    if pair is not None and task is None:
-        task = "retrieval"
+    if pair is not None and task not in {None, "retrieval"}:
+        raise DataError(f"only retrieval has a pair, got pair={list(pair)} for {task}; leave one of them out")
+    task = "retrieval" if pair is not None else task
     opened = open_source(source, Goal(target, task))
     if "retrieval" in {task, opened.declaration.task}:
         opened = replace(opened, declaration=opened.declaration.paired(pair))

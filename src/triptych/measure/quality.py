@@ -42,12 +42,15 @@ def higher_is_better(metric: str) -> bool:
 
 
 def usable(targets: NDArray[Any], schema: Schema) -> NDArray[np.bool_]:
-    """Rows that count for the metric: those with a known target; for acc2 also a non-zero one; for retrieval whole pairs.
+    """Rows that count for the metric: those with a known target; for acc2 also a non-zero one.
 
     targets: (rows,), for retrieval (rows, 2)
     """
-    if schema.metric == "acc2":
-        return np.asarray(_KNOWN[schema.task](targets) & (targets != 0))
+    return np.asarray(known(targets, schema) & (targets != 0)) if schema.metric == "acc2" else known(targets, schema)
+
+
+def known(targets: NDArray[Any], schema: Schema) -> NDArray[np.bool_]:
+    """Rows with a target; for retrieval with both sides.  targets: (rows,), for retrieval (rows, 2)"""
     return _KNOWN[schema.task](targets)
 
 
@@ -60,10 +63,10 @@ _KNOWN: dict[Task, Callable[[NDArray[Any]], NDArray[np.bool_]]] = {
 
 def defined(targets: NDArray[Any], schema: Schema) -> bool:
     """Whether the metric has a value: it needs a usable row, auroc rows of both classes.  targets: as in `usable`"""
-    known = targets[usable(targets, schema)]
+    used = targets[usable(targets, schema)]
     if schema.metric != "auroc":
-        return len(known) > 0
-    positive = known == schema.classes.index(schema.positive)
+        return len(used) > 0
+    positive = used == schema.classes.index(schema.positive)
     return bool(positive.any() and not positive.all())
 
 
@@ -73,8 +76,8 @@ def quality(outputs: Floats, targets: NDArray[Any], schema: Schema) -> float:
     recall_at_1 and recall_at_10 are means over both directions, of a search among all usable rows (see
     `retrieval.ranks`).  outputs: (rows, outputs); targets: as in `usable`
     """
-    kept, known = _known(outputs, targets, schema)
-    return float(scorer(kept, known, schema)(np.ones((1, len(known)), np.int64))[0])
+    kept, true = _usable(outputs, targets, schema)
+    return float(scorer(kept, true, schema)(np.ones((1, len(true)), np.int64))[0])
 
 
 def quality_interval(
@@ -84,9 +87,9 @@ def quality_interval(
 
     Resamples rows; for retrieval the queries, among the same candidates.
     """
-    kept, known = _known(outputs, targets, schema)
-    score = scorer(kept, known, schema)
-    return interval(np.concatenate([score(c) for c in resamples(len(known), generator)]))
+    kept, true = _usable(outputs, targets, schema)
+    score = scorer(kept, true, schema)
+    return interval(np.concatenate([score(c) for c in resamples(len(true), generator)]))
 
 
 def compare(
@@ -103,18 +106,18 @@ def compare(
     The test is McNemar's exact one for accuracy and acc2, exact or random sign flips for mae and recall, and random
     swaps of the two candidates' ranks for auroc.
     """
-    mine, known = _known(outputs, targets, schema)
-    theirs, _ = _known(reference, targets, schema)
-    score, score_reference = scorer(mine, known, schema), scorer(theirs, known, schema)
+    mine, true = _usable(outputs, targets, schema)
+    theirs, _ = _usable(reference, targets, schema)
+    score, score_reference = scorer(mine, true, schema), scorer(theirs, true, schema)
     sign = 1.0 if higher_is_better(schema.metric) else -1.0
 
     def drops(counts: Counts) -> Floats:
         return sign * (score_reference(counts) - score(counts))
 
     return Comparison(
-        drop=float(drops(np.ones((1, len(known)), np.int64))[0]),
-        interval=interval(np.concatenate([drops(c) for c in resamples(len(known), generator)])),
-        p=_paired_test(mine, theirs, known, schema, generator),
+        drop=float(drops(np.ones((1, len(true)), np.int64))[0]),
+        interval=interval(np.concatenate([drops(c) for c in resamples(len(true), generator)])),
+        p=_paired_test(mine, theirs, true, schema, generator),
     )
 
 
@@ -141,7 +144,7 @@ def details(outputs: Floats, targets: NDArray[Any], schema: Schema) -> dict[str,
     """
     if schema.task != "retrieval":
         return {}
-    return retrieval.details(*_known(outputs, targets, schema), schema.pair)
+    return retrieval.details(*_usable(outputs, targets, schema), schema.pair)
 
 
 def scorer(outputs: Floats, targets: NDArray[Any], schema: Schema) -> Scorer:
@@ -193,7 +196,7 @@ def sign_flip(differences: Floats, generator: np.random.Generator) -> float:
     return float(1 + hits) / 10000
 
 
-def _known(outputs: Floats, targets: NDArray[Any], schema: Schema) -> tuple[Floats, NDArray[Any]]:
+def _usable(outputs: Floats, targets: NDArray[Any], schema: Schema) -> tuple[Floats, NDArray[Any]]:
     width = schema.outputs or 2 * (outputs.shape[-1] // 2)  # retrieval: whatever two sides give
     if outputs.shape != (len(targets), width) or not width:
         expected = (len(targets), schema.outputs or "2 · embedding")

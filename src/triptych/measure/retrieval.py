@@ -25,7 +25,10 @@ def ranks(outputs: Floats, targets: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def first_answers(outputs: Floats) -> NDArray[np.int64]:
-    """Row of the most similar answer to every query: (rows, 2), columns as in `ranks`.  outputs: (rows, 2 · embedding)"""
+    """Row of the most similar answer to every query: (rows, 2), columns as in `ranks`.
+
+    outputs: (rows, 2 · embedding)
+    """
     query, target = np.split(outputs, 2, axis=1)
     return np.stack([_first(query, target), _first(target, query)], axis=1)
 

@@ -74,8 +74,8 @@ def build(
 ) -> Multimodal:
     """A network with fresh weights.
 
-    name: one of `NAMES`, for example 'late_fusion', or 'dual_encoder' for retrieval; sizes: fields of `Sizes`; modalities: other sizes for single
-    modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
+    name: one of `NAMES`, for example 'late_fusion', or 'dual_encoder' for retrieval; sizes: fields of `Sizes`;
+    modalities: other sizes for single modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
     """
     if name not in NAMES:
         raise ModelError(f"unknown network {name!r}; known are {sorted(NAMES)}")

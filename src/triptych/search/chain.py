@@ -93,12 +93,18 @@ class _Chain:
 
     def run(self, train: dict[str, Any], repeat: int) -> dict[str, Any]:
         """Every stage, in order."""
-        sizes, options = reference_recipe(self.data.name)
+        sizes, options = reference_recipe(self.data.name, self.data.schema.task)
         config = TrainConfig.from_dict({**options, **train, "seed": self.seed})
         reference = self._reference(sizes, config)
         measured = measure({"reference": reference}, self.data, split="validation", threads=self.threads, parts=False)
         before = measured["reference"]
-        self._step("reference", "late-fusion transformer", reference, before.p50_s, before.size_bytes)
+        self._step(
+            "reference",
+            f"{sizes['network'].replace('_', ' ')} of transformers",
+            reference,
+            before.p50_s,
+            before.size_bytes,
+        )
         found = self._search(reference, before, config)
         student = self._teach(found.best, reference, config)
         prober = Prober(reference, self.data.validation, reference_p50_s=before.p50_s or 0.0, threads=self.threads)
@@ -157,8 +163,9 @@ class _Chain:
         seconds = 60 * self.minutes * SHARES["student"]
         self.say(f"teaching candidate {tried.number} for at most {seconds:.0f} s")
         lesson = Distill(alpha=0.5, temperature=2.0, ask="once")
+        hidden = 0.0 if self.data.schema.task == "retrieval" else 0.05  # half a pair teaches nothing
         limited = dataclasses.replace(
-            config, epochs=400, max_seconds=seconds, patience=None, modality_dropout=0.05, token_dropout=0.0
+            config, epochs=400, max_seconds=seconds, patience=None, modality_dropout=hidden, token_dropout=0.0
         )
         context = Context(reference, self.data, self.seed, self.say, limited)
         taught = lesson.apply(tried.model, context)

@@ -124,7 +124,8 @@ class Distillation:
 
     T**2 keeps the size of the soft gradient independent of the temperature.  Several teachers vote by the mean of
     their softened probabilities.  For regression the soft term is the squared distance to the teachers' mean value, in
-    units of the target's spread; for retrieval it is `affinity_loss`.  Teachers see the same augmented rows, and modalities that the student lacks.
+    units of the target's spread; for retrieval it is `affinity_loss`.  Teachers see the same augmented rows, and
+    modalities that the student lacks.
 
     `task` is filled in from the training configuration by `fit` when it is None.
     remembered: (teachers, training rows, outputs), answers given once, to rows as they are in the dataset; the teachers

@@ -26,8 +26,8 @@ Pairs = tuple[tuple[str, Any], ...]
 class Student(Technique):
     """Replace the network by a smaller one with fresh weights; put `Distill` or `Finetune` after it.
 
-    network:    a name of `build`, such as 'late_fusion', or 'dual_encoder' for retrieval; empty means the shape of the network at hand,
-                made smaller
+    network:    a name of `build`, such as 'late_fusion', or 'dual_encoder' for retrieval; empty means the shape of the
+                network at hand, made smaller
     fraction:   share of that network's blocks, widths, heads and channels, where `network` is empty
     sizes:      sizes of the named network, fields of `triptych.model.Sizes`, as pairs or a mapping
     modalities: other sizes for single modalities or kinds, as pairs or a mapping

@@ -14,8 +14,8 @@ from triptych.errors import ModelError
 from triptych.model.channels import Channel
 from triptych.model.config import BlockConfig, ModelConfig
 from triptych.model.fusion import Fusion
-from triptych.model.mixers import Mixer
 from triptych.model.heads import EmbeddingHead, Head
+from triptych.model.mixers import Mixer
 from triptych.model.multimodal import Multimodal
 from triptych.model.stems import Stem
 

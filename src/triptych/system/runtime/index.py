@@ -143,7 +143,7 @@ def _parse(data: bytes, name: str) -> tuple[dict[str, Any], Array]:
         about = json.loads(tensors["about"].tobytes().decode()) if tensors.keys() == {"about", "vectors"} else None
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{name} is not a readable index: {error}; write it again") from error
-    if not _fits(about) or tensors["vectors"].ndim != 2 or tensors["vectors"].dtype != np.float32:
+    if about is None or not _fits(about) or tensors["vectors"].ndim != 2 or tensors["vectors"].dtype != np.float32:
         raise DataError(f"{name} is not an index of version {VERSION}; write it again with `triptych index`")
     return about, tensors["vectors"]
 

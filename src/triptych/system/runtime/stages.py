@@ -47,7 +47,7 @@ class Stages:
         return dict(zip(self.manifest.stages[stage].outputs, self.run(stage, {name: raw}), strict=True))
 
     def decide(self, streams: Mapping[str, Stream]) -> Array:
-        """Answer on any non-empty subset of the modalities: (batch, outputs), or for retrieval (batch, 2 · embedding)."""
+        """Answer on any non-empty subset of the modalities: (batch, outputs), 2 · embedding of them for retrieval."""
         given = {f"{name}.{key}": value for name, stream in streams.items() for key, value in stream.items()}
         batch = len(next(iter(given.values())))
         tensors = self.manifest.stages["decide"].inputs

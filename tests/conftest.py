@@ -85,6 +85,22 @@ fields = ["a", "b"]
 """
 
 
+RETRIEVAL = """
+name = "tiny_pairs"
+task = "retrieval"
+pair = ["photo", "title"]
+
+[modalities.title]
+kind = "text"
+
+[modalities.photo]
+kind = "image"
+height = 16
+width = 16
+channels = 3
+"""
+
+
 def png(pixels: np.ndarray) -> bytes:
     """Encode (height, width, channels) uint8."""
     from PIL import Image
@@ -170,8 +186,23 @@ def regression_rows(split: str, count: int) -> dict[str, list[object]]:
     }
 
 
+def pair_rows(split: str, count: int) -> dict[str, list[object]]:
+    """Photos and titles that tell one of nine things; the last row repeats the first one's title, in capitals."""
+    rng = np.random.default_rng([len(split), count, 2])
+    colours, places = ("red", "green", "blue"), ("left", "middle", "right")
+    photos: list[object] = []
+    for number in range(count):
+        pixels = rng.integers(0, 60, (16, 16, 3))
+        pixels[:, 5 * (number // 3 % 3) : 5 * (number // 3 % 3) + 5, number % 3] += 180
+        photos.append({"bytes": png(pixels.astype(np.uint8)), "path": None})
+    titles: list[object] = [f"{colours[n % 3]} bar {places[n // 3 % 3]} no {n}" for n in range(count)]
+    titles[-1] = str(titles[0]).upper()
+    return {"id": [f"{split}-{number}" for number in range(count)], "photo": photos, "title": titles}
+
+
 _MEDIA = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _TYPES = {
+    "photo": _MEDIA,
     "picture": _MEDIA,
     "audio": _MEDIA,
     "series": pa.list_(pa.list_(pa.float32())),
@@ -197,6 +228,21 @@ def tiny_regression(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a regression dataset (metric acc2) with text, series and table. Read-only: copy it to change it."""
     tables = {name: as_table(regression_rows(name, count)) for name, count in SIZES.items()}
     return write_dataset(tmp_path_factory.mktemp("tiny_regression"), REGRESSION, tables)
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a retrieval dataset, photo and title, without a target.  Read-only: copy it to change it."""
+    tables = {name: as_table(pair_rows(name, count)) for name, count in SIZES.items()}
+    return write_dataset(tmp_path_factory.mktemp("tiny_pairs"), RETRIEVAL, tables)
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs_data(tiny_pairs: Path):
+    """The loaded `tiny_pairs`."""
+    from triptych.data.read import load_data
+
+    return load_data(tiny_pairs)
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Dict
 
-from triptych.cli_options import DEFAULT_DATA, DataOptions, Overrides, config_file, literals, name_candidates, read
+from triptych.cli_index import index
+from triptych.cli_options import (
+    DEFAULT_DATA,
+    DataOptions,
+    Overrides,
+    config_file,
+    literals,
+    name_candidates,
+    read,
+    split_pair,
+)
+from triptych.cli_predict import predict
 from triptych.cli_show import Plan, Screen, emit, without_samples
 from triptych.errors import TriptychError
 
@@ -45,29 +56,40 @@ def _examples(*lines: str) -> str:
     return "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-@app.command(help_epilogue=_examples("triptych init data/clips", "triptych init clips.csv --target label"))
-def init(data: Path, *, target: str | None = None) -> Plan:
+@app.command(
+    help_epilogue=_examples(
+        "triptych init data/clips",
+        "triptych init clips.csv --target label",
+        "triptych init products.csv --task retrieval --pair photo,title",
+    )
+)
+def init(
+    data: Path, *, target: str | None = None, task: Literal["retrieval"] | None = None, pair: str | None = None
+) -> Plan:
     """Guess the schema of a folder or table and write dataset.toml for you to correct.
 
     Args:
         data: A folder with parquet files, or one CSV or parquet file.
         target: The column to predict; guessed where left out.
+        task: retrieval, to find one modality by the other; it has no target.
+        pair: Its query's and its target's modality, such as photo,title.
     """
 
     def run(screen: Screen) -> Mapping[str, Any]:
         from triptych.data.infer import write_dataset_toml
 
-        path, notes = write_dataset_toml(data, target=target)
+        path, notes = write_dataset_toml(data, target=target, task=task, pair=split_pair(pair))
         screen.say(path.read_text(encoding="utf-8"))
         return {"path": str(path), "notes": notes}
 
-    return Plan("init", {"data": data, "target": target}, run)
+    return Plan("init", {"data": data, "target": target, "task": task, "pair": pair}, run)
 
 
 @app.command(
     help_epilogue=_examples(
         "triptych fit data/clips --budget p50=5ms,size=2MB,memory=40MB,drop=0.5 --out out/clips",
         "triptych fit easy-vqa --budget size=1MB --out out/vqa --minutes 5 --seed 1 --train.batch_size 32",
+        "triptych fit data/products --task retrieval --pair image,title --out out/products",
         "triptych fit --config clips.toml --dry-run",
     )
 )
@@ -241,52 +263,22 @@ def export(model: Path, *, data: str, out: Path, reading: DataOptions = DEFAULT_
     return Plan("export", {"model": model, "data": data, "out": out, **asdict(reading)}, run)
 
 
-@app.command(
+app.command(
+    predict,
     help_epilogue=_examples(
         "triptych predict out/clips/bundle --image cat.png --audio meow.wav --text 'a cat'",
         "triptych predict out/clips/bundle --rows rows.jsonl --out predictions.jsonl",
         "triptych predict out/clips/bundle --data data/clips --split test --out predictions.jsonl",
-    )
+        "triptych predict out/products/bundle --image shoe.jpg --index titles.safetensors --k 5",
+    ),
 )
-def predict(
-    bundle: Path,
-    /,
-    *,
-    rows: Path | None = None,
-    data: str | None = None,
-    split: str = "test",
-    out: Path | None = None,
-    threads: int = 1,
-    point: str | None = None,
-    deadline_s: float | None = None,
-    **inputs: str,
-) -> Plan:
-    """Answer with a bundle: one row from options named after its modalities, or many from a file.
-
-    Args:
-        bundle: A bundle folder.
-        rows: A .jsonl file with an object per row, keyed by modality, paths relative to it; or a .csv or .parquet file.
-        data: A dataset to predict a split of.
-        split: Which of its splits.
-        out: The JSON-lines file for the answers to many rows.
-        threads: Threads that the engine may use.
-        point: The operating point to answer at.
-        deadline_s: Answer at the best operating point that was measured to take no longer.
-        inputs: One input each, named after a modality: a file, a text, or JSON numbers.
-    """
-    from triptych.cli_predict import Asked, answer_one, answer_rows, check_sources
-
-    check_sources(rows=rows, data=data, out=out, inputs=inputs)
-    asked = Asked(bundle, threads, point, deadline_s)
-
-    def run(screen: Screen) -> Mapping[str, Any]:
-        if out is None or inputs:
-            return answer_one(asked, {name.replace("-", "_"): text for name, text in inputs.items()}, screen)
-        source, part = (str(rows), None) if rows is not None else (str(data), split)
-        return answer_rows(asked, source, split=part, out=out, screen=screen)
-
-    options = {"rows": rows, "data": data, "split": split, "out": out, "inputs": inputs}
-    return Plan("predict", {**asdict(asked), **options}, run)
+app.command(
+    index,
+    help_epilogue=_examples(
+        "triptych index out/products/bundle --data data/products --split test --out titles.safetensors",
+        "triptych index out/products/bundle --rows photos.jsonl --modality image --out photos.safetensors",
+    ),
+)
 
 
 @app.command(help_epilogue=_examples("triptych report out/clips"))

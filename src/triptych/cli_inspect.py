@@ -106,9 +106,13 @@ def brief(schema: Schema) -> dict[str, Any]:
 def _show_schema(schema: Schema, screen: Screen) -> None:
     rows = [(m.name, m.kind, " × ".join(str(n or "any") for n in row_shape(m))) for m in schema.modalities]
     screen.table(("modality", "kind", "one row"), rows)
+    screen.say(f"{_goal(schema)}, judged by {words.METRICS.get(schema.metric, schema.metric)}")
+
+
+def _goal(schema: Schema) -> str:
+    if schema.task == "retrieval":
+        return f"retrieval between {' and '.join(schema.pair)}"
     goal = (
         f"{len(schema.classes)} classes" if schema.classes else f"range {schema.range}" if schema.range else "a value"
     )
-    screen.say(
-        f"{schema.task} of {schema.target!r} ({goal}), judged by {words.METRICS.get(schema.metric, schema.metric)}"
-    )
+    return f"{schema.task} of {schema.target!r} ({goal})"

@@ -21,6 +21,10 @@ class DataOptions:
 
     target: str | None = None
     "Predict another target than the declared one; the target column where nothing is declared."
+    task: Literal["retrieval"] | None = None
+    "Find one modality by the other, in both directions, in place of predicting a target."
+    pair: str | None = None
+    "For retrieval: the query's and the target's modality, as image,title; the only two where left out."
     on_bad: Literal["error", "drop"] = "error"
     "What to do with a row that cannot be read: stop, or leave it out and count it."
 
@@ -33,7 +37,14 @@ def read(data: str, options: DataOptions) -> Any:
     """Load the dataset that the command line names."""
     from triptych.data.read import load_data
 
-    return load_data(data, target=options.target, on_bad=options.on_bad)
+    return load_data(
+        data, target=options.target, task=options.task, pair=split_pair(options.pair), on_bad=options.on_bad
+    )
+
+
+def split_pair(text: str | None) -> tuple[str, ...] | None:
+    """Names of two modalities from 'image,title'."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
 def name_candidates(candidates: Sequence[str]) -> dict[str, Path]:

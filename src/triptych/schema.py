@@ -12,8 +12,14 @@ from triptych.errors import SchemaError
 
 T = TypeVar("T")
 Kind = Literal["image", "audio", "text", "series", "table"]
-Task = Literal["classification", "regression"]
-Metric = Literal["accuracy", "auroc", "acc2", "mae"]
+Task = Literal["classification", "regression", "retrieval"]
+Metric = Literal["accuracy", "auroc", "acc2", "mae", "recall_at_1", "recall_at_10"]
+METRICS: Mapping[Task, tuple[Metric, ...]] = {
+    "classification": ("accuracy", "auroc"),
+    "regression": ("mae", "acc2"),
+    "retrieval": ("recall_at_1", "recall_at_10"),
+}
+"""What judges each task; the first is used where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,14 @@ class Modality:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Inputs, target and metric of one task."""
+    """Inputs, target and metric of one task.
+
+    Retrieval has no target: its two modalities, query and target, are each other's answers, in both directions.
+    """
 
     name: str
     modalities: tuple[Modality, ...]
-    target: str
+    target: str  # the column to predict; empty for retrieval
     task: Task
     metric: Metric
     classes: tuple[str, ...] = ()  # classification: in output order
@@ -65,6 +74,7 @@ class Schema:
     positive: str = ""  # auroc: the class whose probability is ranked
     center: float = 0.0  # regression: mean of the training targets
     scale: float = 1.0  # regression: standard deviation of the training targets
+    pair: tuple[str, ...] = ()  # retrieval: the query's modality and the target's
 
     def __post_init__(self) -> None:
         if not self.modalities:
@@ -80,6 +90,17 @@ class Schema:
             raise SchemaError(f"classification needs at least two classes, got {list(self.classes)}")
         if self.metric == "auroc" and self.positive not in self.classes:
             raise SchemaError(f"auroc needs 'positive' to be one of {list(self.classes)}, got {self.positive!r}")
+        if self.task == "retrieval":
+            self._check_pair()
+        elif self.pair:
+            raise SchemaError(f"only retrieval has a pair, got {list(self.pair)} for {self.task}")
+
+    def _check_pair(self) -> None:
+        if len(self.pair) != 2 or sorted(self.pair) != sorted(self.names):
+            raise SchemaError(
+                f"retrieval compares two modalities, named in 'pair' as query and target: got {list(self.names)} with "
+                f"pair {list(self.pair)}; leave the other modalities out"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,8 +109,8 @@ class Schema:
 
     @property
     def outputs(self) -> int:
-        """Width of the model's output: one per class, or one value."""
-        return len(self.classes) if self.task == "classification" else 1
+        """Width of the model's output: one per class, or one value; 0 for retrieval, where the network decides."""
+        return {"classification": len(self.classes), "regression": 1, "retrieval": 0}[self.task]
 
     def __getitem__(self, name: str) -> Modality:
         for modality in self.modalities:

@@ -36,7 +36,8 @@ class Batch:
       series: (batch, frames, channels) float32, NaN where a sample is missing
       table:  (batch, fields) float32, NaN where a field is missing
     present: (batch,) bool for a modality that only some rows have; no key means that all have it
-    target:  (batch,) int64 class index (-1 unknown) or float32 value (NaN unknown); None when predicting
+    target:  (batch,) int64 class index (-1 unknown) or float32 value (NaN unknown); for retrieval (batch, 2) int64,
+             what the query and the target show: equal numbers are equal values (-1 missing); None when predicting
     rows:    (batch,) int64 row numbers in the split
     mix:     which rows were mixed into which; None outside training with mixup
     """

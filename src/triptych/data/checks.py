@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from triptych.data.declare import Declaration
 from triptych.data.decode import decode
 from triptych.data.feed import Feed, Table
+from triptych.data.pairs import pair_numbers
 from triptych.errors import DataError
-from triptych.schema import Modality, Schema
+from triptych.schema import Modality, Schema, Task
 
 Array = NDArray[Any]
 OnBad = Literal["error", "drop"]
@@ -66,13 +67,20 @@ def _explain_duplicate(ids: list[str], seen: dict[str, str], row: int) -> str:
     return f"{seen[ids[row]]} has the same id; make ids unique"
 
 
-def read_targets(sieve: Sieve, target: Declaration | Schema, column: str) -> Array:
-    """Targets as (rows,) int64 class index or float32 value; rows without a good one are rejected."""
-    if column not in sieve.table.table.column_names:
-        available = sieve.table.table.column_names
-        raise DataError(f"{sieve.table.name}: the target column {column!r} is missing; the table has {available}")
-    values = sieve.table.table[column]
-    return _class_targets(sieve, values, target.classes, column) if target.classes else _values(sieve, values, column)
+def read_targets(sieve: Sieve, goal: Declaration | Schema) -> Array:
+    """Targets as `Split.targets` has them; rows without a good one are rejected."""
+    return _TARGETS[goal.task](sieve, goal)
+
+
+def no_targets(table: Table, goal: Schema) -> Array:
+    """Targets of rows to predict on: unknown, but for retrieval, which asks for none."""
+    match goal.task:
+        case "classification":
+            return np.full(len(table), -1, np.int64)
+        case "regression":
+            return np.full(len(table), np.nan, np.float32)
+        case "retrieval":
+            return pair_numbers(table, [goal[name] for name in goal.pair])
 
 
 def check_presence(sieve: Sieve, modalities: Iterable[Modality]) -> None:
@@ -113,7 +121,15 @@ def _fails(feed: Feed, row: int) -> bool:
     return False
 
 
-def _class_targets(sieve: Sieve, values: pa.ChunkedArray, classes: tuple[str, ...], column: str) -> Array:
+def _column(sieve: Sieve, column: str) -> pa.ChunkedArray:
+    available = sieve.table.table.column_names
+    if column not in available:
+        raise DataError(f"{sieve.table.name}: the target column {column!r} is missing; the table has {available}")
+    return sieve.table.table[column]
+
+
+def _class_targets(sieve: Sieve, goal: Declaration | Schema) -> Array:
+    values, classes, column = _column(sieve, goal.target), goal.classes, goal.target
     index = {name: number for number, name in enumerate(classes)}
     texts = label_texts(values)
     _reject_missing(sieve, np.array([text is None for text in texts], bool), column)
@@ -128,7 +144,8 @@ def _class_targets(sieve: Sieve, values: pa.ChunkedArray, classes: tuple[str, ..
     return targets
 
 
-def _values(sieve: Sieve, values: pa.ChunkedArray, column: str) -> Array:
+def _values(sieve: Sieve, goal: Declaration | Schema) -> Array:
+    values, column = _column(sieve, goal.target), goal.target
     try:
         targets: Array = pc.cast(values, pa.float64()).to_numpy().astype(np.float32)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -140,5 +157,20 @@ def _values(sieve: Sieve, values: pa.ChunkedArray, column: str) -> Array:
     return targets
 
 
+def _pairs(sieve: Sieve, goal: Declaration | Schema) -> Array:
+    sides = {modality.name: modality for modality in goal.modalities}
+    numbers = pair_numbers(sieve.table, [sides[name] for name in goal.pair])
+    columns = ", ".join(sides[name].column for name in goal.pair)
+    sieve.reject(np.any(numbers < 0, axis=1), "half a pair", columns, lambda _: "a side of the pair is missing")
+    return numbers
+
+
 def _reject_missing(sieve: Sieve, missing: Array, column: str) -> None:
     sieve.reject(missing, "missing target", column, lambda _: "the target is missing or NaN; fill it in")
+
+
+_TARGETS: dict[Task, Callable[[Sieve, Declaration | Schema], Array]] = {
+    "classification": _class_targets,
+    "regression": _values,
+    "retrieval": _pairs,
+}

@@ -26,7 +26,8 @@ Array = NDArray[Any]
 class Split:
     """Some rows of a table, with their targets.
 
-    targets: (rows,) int64 class index (-1 unknown) or float32 value (NaN unknown)
+    targets: (rows,) int64 class index (-1 unknown) or float32 value (NaN unknown); for retrieval (rows, 2) int64, what
+             query and target show: rows with an equal number on either side are right answers to each other
     ids:     (rows,) str
     groups:  (rows,) str, the person or document that a row belongs to; None where the dataset has none
     dropped: how many rows were left out, by reason
@@ -58,10 +59,10 @@ class Split:
         number = self._number(row)
         return {m.name: self.table.feed(m).decoded(number) for m in self.schema.modalities}
 
-    def target(self, row: int) -> int | float:
-        """Class index or value of one row."""
+    def target(self, row: int) -> int | float | list[int]:
+        """Class index or value of one row; for retrieval its two numbers."""
         self._number(row)
-        value: int | float = self.targets[row].item()
+        value: int | float | list[int] = self.targets[row].tolist()
         return value
 
     def stack(self, rows: Array) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -89,11 +90,11 @@ class Split:
         return dataclasses.replace(self, numbers=numbers, targets=targets, groups=groups, dropped=Counter())
 
     def with_schema(self, schema: Schema) -> Split:
-        """The same rows seen through another schema, such as a model's.  Raises SchemaError if the classes differ."""
+        """The same rows seen through another schema, such as a model's.  Raises SchemaError if the goals differ."""
         if schema == self.schema:
             return self
-        if (schema.task, schema.classes) != (self.schema.task, self.schema.classes):
-            given, have = list(schema.classes) or schema.task, list(self.schema.classes) or self.schema.task
+        if (schema.task, schema.classes, schema.pair) != (self.schema.task, self.schema.classes, self.schema.pair):
+            given, have = (list(s.classes or s.pair) or s.task for s in (schema, self.schema))
             raise SchemaError(f"the schema predicts {given}, the data holds {have}; use the model's own dataset")
         return dataclasses.replace(self, schema=schema)
 

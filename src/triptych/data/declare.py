@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from triptych.errors import DataError, SchemaError
-from triptych.schema import Metric, Modality, Schema, Task
+from triptych.schema import METRICS, Metric, Modality, Schema, Task
 
 _INFORMAL = {"encoding", "language", "dtype", "missing", "sensor", "scale", "unit", "note", "title"}
 _KEYS = {
@@ -23,7 +23,6 @@ _KEYS = {
 }
 _WHOLE = {"height", "width", "channels", "sample_rate", "max_samples", "max_tokens", "frames"}
 _TYPES = {"column": str, "task": str, "metric": str, "positive": str, "classes": list, "range": list, "shares": list}
-_METRICS = {"classification": {"accuracy", "auroc"}, "regression": {"acc2", "mae"}}
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Declaration:
     classes: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
     positive: str = ""
+    pair: tuple[str, ...] = ()  # retrieval: names of the query's and the target's modality
     group: str = ""
     file: str = ""  # one file that holds every split
     partition: Mapping[str, Any] = field(default_factory=dict)  # how that file is split
@@ -56,25 +56,60 @@ class Declaration:
             positive=self.positive,
             center=center,
             scale=scale,
+            pair=self.pair,
+        )
+
+    def paired(self, pair: Sequence[str] | None = None) -> Declaration:
+        """The retrieval of one modality by another: their declaration without a target and without other modalities.
+
+        pair: names of the query's and the target's modality; None means the declared ones, or the only two.
+        Raises DataError.
+        """
+        names = [m.name for m in self.modalities]
+        chosen = tuple(pair or self.pair or (names if len(names) == 2 else ()))
+        if len(chosen) != 2 or chosen[0] == chosen[1] or not set(chosen) <= set(names):
+            raise DataError(
+                f"retrieval needs a pair of two different modalities of {names}, query and target, such as "
+                f"pair=({names[0]!r}, {names[-1]!r}); got {list(chosen)}"
+            )
+        allowed = METRICS["retrieval"]
+        return dataclasses.replace(
+            self,
+            task="retrieval",
+            metric=self.metric if self.metric in allowed else allowed[0],
+            target="",
+            classes=(),
+            range=None,
+            positive="",
+            pair=chosen,
+            modalities=tuple(m for m in self.modalities if m.name in chosen),
         )
 
 
-def read_declaration(path: Path, *, target: str | None = None) -> Declaration:
-    """Read dataset.toml.  `target` picks one of `other_targets` instead of the main one.  Raises DataError."""
+def read_declaration(path: Path, *, target: str | None = None, task: str | None = None) -> Declaration:
+    """Read dataset.toml.  `target` picks one of `other_targets` instead of the main one; `task` may make it retrieval.
+
+    Raises DataError.
+    """
     try:
         record = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name} is not valid TOML: {error}") from error
-    return parse_declaration(record, target=target, file=path.name)
+    return parse_declaration(record, target=target, task=task, file=path.name)
 
 
-def parse_declaration(record: Mapping[str, Any], *, target: str | None = None, file: str = "schema") -> Declaration:
+def parse_declaration(
+    record: Mapping[str, Any], *, target: str | None = None, task: str | None = None, file: str = "schema"
+) -> Declaration:
     """Check the tables of a dataset.toml.  Raises DataError."""
     _check_tables(record, file)
-    chosen = _chosen_target(record, target, file)
+    retrieval = task == "retrieval" or (record.get("task") == "retrieval" and task is target is None)
+    chosen = _no_target(record, target, file) if retrieval else _chosen_target(record, target, file)
     modalities = record.get("modalities", {})
     if not modalities:
         raise DataError(f"{file} declares no modality; add a table such as [modalities.image] with kind = 'image'")
+    if task not in {None, chosen["task"]}:
+        raise DataError(f"{file}: target {chosen['column']!r} is declared for {chosen['task']}, not for {task!r}")
     _check_target(chosen, file)
     bounds = chosen.get("range")
     return Declaration(
@@ -86,6 +121,7 @@ def parse_declaration(record: Mapping[str, Any], *, target: str | None = None, f
         classes=tuple(str(name) for name in chosen.get("classes", ())),
         range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
         positive=str(chosen.get("positive", "")),
+        pair=tuple(str(name) for name in record.get("pair", ())) if retrieval else (),
         group=str(record.get("group", {}).get("column", "")),
         file=str(record.get("file", "")),
         partition=dict(record.get("partition", {})),
@@ -110,6 +146,8 @@ def _check_tables(record: Mapping[str, Any], file: str) -> None:
     tables = {key: record.get(key, {}) for key in ("target", "other_targets", "modalities", "group", "partition")}
     others = tables["other_targets"]
     tables |= {f"other_targets.{key}": value for key, value in others.items()} if isinstance(others, Mapping) else {}
+    if not isinstance(record.get("pair", []), list):
+        raise DataError(f"{file}: 'pair' must list two modalities, query and target, got {record['pair']!r}")
     for key, value in tables.items():
         if not isinstance(value, Mapping):
             raise DataError(f"{file}: {key!r} must be a table [{key}], got {value!r}")
@@ -134,10 +172,18 @@ def _chosen_target(record: Mapping[str, Any], target: str | None, file: str) -> 
     return chosen
 
 
+def _no_target(record: Mapping[str, Any], target: str | None, file: str) -> dict[str, Any]:
+    """Retrieval predicts no column; its metric is the declared one if the declared task is retrieval too."""
+    if target is not None:
+        raise DataError(f"{file}: retrieval has no target, got {target!r}; leave 'target' out or choose another task")
+    declared = record.get("metric") if record.get("task") == "retrieval" else None
+    return {"task": "retrieval", "column": "", "metric": declared or METRICS["retrieval"][0]}
+
+
 def _check_target(target: Mapping[str, Any], file: str) -> None:
     metric, task, classes = target["metric"], target["task"], [str(name) for name in target.get("classes", ())]
-    if metric not in _METRICS.get(task, ()):
-        allowed = {name: sorted(metrics) for name, metrics in _METRICS.items()}
+    if metric not in METRICS.get(task, ()):
+        allowed = {name: sorted(metrics) for name, metrics in METRICS.items()}
         raise DataError(f"{file}: metric {metric!r} does not fit task {task!r}; choose of {allowed}")
     if task == "classification" and (len(classes) < 2 or len(set(classes)) < len(classes)):
         raise DataError(f"{file}: 'classes' must name at least two classes, each once, got {classes}")
@@ -194,9 +240,11 @@ def _check_options(kind: str, options: Mapping[str, Any], where: str) -> None:
 
 def _lines(declaration: Declaration, file: str) -> list[str]:
     d = declaration
-    top: dict[str, Any] = {"name": d.name, "task": d.task, "metric": d.metric, "file": file or d.file}
+    top: dict[str, Any] = {"name": d.name, "task": d.task, "metric": d.metric, "pair": d.pair, "file": file or d.file}
     goal: dict[str, Any] = {"column": d.target, "classes": d.classes, "positive": d.positive, "range": d.range}
-    lines = [*_pairs(top), "", "[target]", *_pairs(goal)]
+    lines = _pairs(top)
+    if d.target:
+        lines += ["", "[target]", *_pairs(goal)]
     if d.partition:
         lines += ["", "[partition]", *_pairs(d.partition)]
     if d.group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from triptych.data.declare import Declaration, write_declaration
 from triptych.data.header import media_kind
 from triptych.data.sources import folder_tables, open_rows
 from triptych.errors import DataError
-from triptych.schema import Kind, Modality
+from triptych.schema import METRICS, Kind, Modality
 
 _TARGETS = ("target", "label", "labels", "class", "answer", "score", "y")
 _NOT_INPUTS = ("id", "split")
@@ -28,14 +29,16 @@ _MOST_WHOLE_NUMBERS = 50  # more distinct whole numbers than this are values, no
 _LOOKED_AT = 200
 
 
-def infer_schema(table: pa.Table, *, name: str, target: str | None = None) -> tuple[Declaration, tuple[str, ...]]:
-    """Guess the target and the modalities of a table.
+def infer_schema(
+    table: pa.Table, *, name: str, target: str | None = None, task: str | None = None
+) -> tuple[Declaration, tuple[str, ...]]:
+    """Guess the target and the modalities of a table; for retrieval, which has no target, the modalities.
 
     Media columns (bytes, or paths with a known suffix) become images and clips; strings become text where most values
     hold several words; lists become series or tables; all single numbers together become one table.
     Returns the declaration, and a note for every guess that deserves a look.  Raises DataError.
     """
-    column = _target(table, target)
+    column = None if task == "retrieval" and target is None else _target(table, target)
     notes: list[str] = []
     modalities: list[Modality] = []
     numbers: list[str] = []
@@ -53,14 +56,24 @@ def infer_schema(table: pa.Table, *, name: str, target: str | None = None) -> tu
         modalities.append(_modality("table", "table", [m.name for m in modalities], fields=tuple(numbers)))
     if not modalities:
         raise DataError(f"no column of {table.column_names} is an image, a clip, text or numbers; write dataset.toml")
+    if column is None:
+        metric = METRICS["retrieval"][0]
+        return Declaration(name.strip() or "dataset", "retrieval", metric, "", tuple(modalities)), tuple(notes)
     declaration = _with_target(table, name, column, tuple(modalities))
+    if task not in {None, declaration.task}:
+        raise DataError(
+            f"the target {column!r} reads as {declaration.task}, not as {task!r}; declare it in dataset.toml"
+        )
     notes.append(f"the target {column!r} is read as {declaration.task}; correct 'task' and 'metric' if it is not")
     return declaration, tuple(notes)
 
 
-def write_dataset_toml(source: str | Path, *, target: str | None = None) -> tuple[Path, tuple[str, ...]]:
+def write_dataset_toml(
+    source: str | Path, *, target: str | None = None, task: str | None = None, pair: Sequence[str] | None = None
+) -> tuple[Path, tuple[str, ...]]:
     """Write the guessed dataset.toml beside a CSV or parquet file, or into a folder of splits.
 
+    task: 'retrieval' asks for no target; pair: its query's and its target's modality
     Returns its path, and the notes that it starts with.  Raises DataError if there is one already.
     """
     path = Path(source)
@@ -69,7 +82,9 @@ def write_dataset_toml(source: str | Path, *, target: str | None = None) -> tupl
         table, file, folder = tables.get("train", next(iter(tables.values()))), "", path
     else:
         table, file, folder = open_rows(path)[0], path.name, path.parent
-    declaration, notes = infer_schema(table, name=path.stem, target=target)
+    declaration, notes = infer_schema(table, name=path.stem, target=target, task=task)
+    if declaration.task == "retrieval":
+        declaration = declaration.paired(pair)
     out = folder / "dataset.toml"
     write_declaration(declaration, out, file=file, notes=("guessed by triptych init: check every line", *notes))
     return out, notes

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.data.checks import OnBad, Sieve, check_duplicates, check_presence, check_values, label_texts, read_targets
+from triptych.data.checks import (
+    OnBad,
+    Sieve,
+    check_duplicates,
+    check_presence,
+    check_values,
+    label_texts,
+    no_targets,
+    read_targets,
+)
 from triptych.data.dataset import Dataset, Split
 from triptych.data.declare import Declaration
 from triptych.data.feed import Memory, Table, columns_of
 from triptych.data.limits import Limits
 from triptych.data.measured import measure_modality, target_scale
 from triptych.data.partition import NAMES, by_column, by_share
-from triptych.data.sources import Source, open_rows, open_source
+from triptych.data.sources import Goal, Source, open_rows, open_source
 from triptych.errors import DataError
-from triptych.schema import Modality, Schema
+from triptych.schema import Modality, Schema, Task
 
 Array = NDArray[Any]
 DEFAULT_LIMITS = Limits()
@@ -29,6 +39,8 @@ def load_data(
     source: object,
     *,
     target: str | None = None,
+    task: Task | None = None,
+    pair: Sequence[str] | None = None,
     on_bad: OnBad = "error",
     limits: Limits = DEFAULT_LIMITS,
     split: str | Sequence[float] | None = None,
@@ -40,6 +52,8 @@ def load_data(
     source: a folder with dataset.toml and parquet splits, a CSV or parquet file, a pandas DataFrame, a folder that
             Hugging Face `datasets` saved, or 'easy-vqa'
     target: another target than the declared one, or the target column where nothing is declared
+    task:   'retrieval' finds one modality by the other in place of predicting a target, whatever is declared
+    pair:   names of the query's and the target's modality for retrieval; the other modalities are left out
     on_bad: 'error' raises DataError about the first bad row (a damaged medium: when it is decoded);
             'drop' decodes every row once, leaves the bad ones out and counts them in `split.dropped`
     split:  for a single file, the column that names the split, or the shares of train, validation and test
@@ -49,7 +63,12 @@ def load_data(
     """
     if on_bad not in get_args(OnBad):
         raise DataError(f"on_bad must be one of {get_args(OnBad)}, got {on_bad!r}")
-    opened = open_source(source, target=target)
+    if pair is not None and task not in {None, "retrieval"}:
+        raise DataError(f"only retrieval has a pair, got pair={list(pair)} for {task}; leave one of them out")
+    task = "retrieval" if pair is not None else task
+    opened = open_source(source, Goal(target, task))
+    if "retrieval" in {task, opened.declaration.task}:
+        opened = replace(opened, declaration=opened.declaration.paired(pair))
     memory = Memory(cache_bytes)
     tables = {n: Table(n, t, root=opened.root, limits=limits, memory=memory) for n, t in opened.tables.items()}
     _check_columns(opened.declaration, tables)
@@ -69,11 +88,8 @@ def load_rows(source: object, schema: Schema, *, limits: Limits = DEFAULT_LIMITS
     table = Table(name, opened, root=root, limits=limits)
     sieve = Sieve(table, "error")
     check_presence(sieve, schema.modalities)
-    if schema.target in opened.column_names:
-        targets = read_targets(sieve, schema, schema.target)
-    else:
-        blank = np.full(len(table), -1, np.int64)
-        targets = blank if schema.classes else np.full(len(table), np.nan, np.float32)
+    known = schema.target in opened.column_names
+    targets = read_targets(sieve, schema) if known else no_targets(table, schema)
     return Split(name, table, schema, np.arange(len(table)), targets)
 
 
@@ -94,7 +110,7 @@ def _check_columns(declaration: Declaration, tables: dict[str, Table]) -> None:
 def _check_rows(declaration: Declaration, sieves: dict[str, Sieve]) -> dict[str, Array]:
     """Check what needs no decoding; returns targets by table."""
     check_duplicates(sieves.values())
-    targets = {name: read_targets(sieve, declaration, declaration.target) for name, sieve in sieves.items()}
+    targets = {name: read_targets(sieve, declaration) for name, sieve in sieves.items()}
     for sieve in sieves.values():
         check_presence(sieve, declaration.modalities)
         for modality in declaration.modalities:
@@ -156,7 +172,8 @@ def _assemble(
         if _form(before) != _form(after):
             for other in sieves.values():
                 check_values(other, after)
-    center, scale = (0.0, 1.0) if declaration.classes else target_scale(targets[train_table][train_rows])
+    regression = declaration.task == "regression"
+    center, scale = target_scale(targets[train_table][train_rows]) if regression else (0.0, 1.0)
     schema = declaration.schema(modalities, center=center, scale=scale)
     splits = {}
     for name, (table, rows) in parts.items():

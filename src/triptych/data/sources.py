@@ -29,22 +29,30 @@ class Source:
     single: str = ""
 
 
-def open_source(source: object, *, target: str | None = None) -> Source:
+@dataclass(frozen=True)
+class Goal:
+    """What the caller wants instead of what is declared or guessed."""
+
+    target: str | None = None
+    task: str | None = None
+
+
+def open_source(source: object, goal: Goal) -> Source:
     """Open whatever `load_data` accepts.  Raises DataError."""
     if isinstance(source, str) and source == "easy-vqa":
         declaration, tables, root = easy_vqa()
         return Source(declaration, tables, root)
     if not isinstance(source, str | Path):
         table, root = open_rows(source)
-        return Source(_infer(table, "frame", target), {"frame": table}, root, "frame")
+        return Source(_infer(table, "frame", goal), {"frame": table}, root, "frame")
     path = Path(source)
     if path.is_dir():
-        return _open_folder(path, target)
+        return _open_folder(path, goal)
     toml = path.parent / "dataset.toml"
-    if toml.is_file() and (declared := read_declaration(toml, target=target)).file == path.name:
+    if toml.is_file() and (declared := _declared(toml, goal)).file == path.name:
         return Source(declared, {path.name: read_table(path)}, path.parent, path.name)
     table, root = open_rows(path)
-    return Source(_infer(table, path.stem, target), {path.name: table}, root, path.name)
+    return Source(_infer(table, path.stem, goal), {path.name: table}, root, path.name)
 
 
 def open_rows(source: object) -> tuple[pa.Table, Path]:
@@ -116,14 +124,14 @@ def _read_stream(path: Path) -> pa.Table:
         return pa.ipc.open_stream(source).read_all()
 
 
-def _open_folder(folder: Path, target: str | None) -> Source:
+def _open_folder(folder: Path, goal: Goal) -> Source:
     toml = folder / "dataset.toml"
     if not toml.is_file():
         tables = folder_tables(folder)
         single = next(iter(tables)) if "train" not in tables and len(tables) == 1 else ""
         first = tables.get("train", next(iter(tables.values())))
-        return Source(_infer(first, folder.name, target), tables, folder, single)
-    declared = read_declaration(toml, target=target)
+        return Source(_infer(first, folder.name, goal), tables, folder, single)
+    declared = _declared(toml, goal)
     if declared.file:
         name = Path(declared.file).name
         return Source(declared, {name: read_table(folder / name)}, folder, name)
@@ -165,7 +173,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _infer(table: pa.Table, name: str, target: str | None) -> Declaration:
+def _declared(toml: Path, goal: Goal) -> Declaration:
+    return read_declaration(toml, target=goal.target, task=goal.task)
+
+
+def _infer(table: pa.Table, name: str, goal: Goal) -> Declaration:
     from triptych.data.infer import infer_schema
 
-    return infer_schema(table, name=name, target=target)[0]
+    return infer_schema(table, name=name, target=goal.target, task=goal.task)[0]

@@ -37,6 +37,7 @@ def report_of(
         metric=schema.metric,
         quality=quality.quality(taken.outputs, targets, schema),
         quality_interval=quality.quality_interval(taken.outputs, targets, schema, generator=generator),
+        details=quality.details(taken.outputs, targets, schema),
         rows=rows,
         ignored=len(targets) - rows,
         drop=against.drop,

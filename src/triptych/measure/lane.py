@@ -80,12 +80,13 @@ class Lane:
         found = self._ask("predict", examples=str(examples), rows=len(labels), without=without).get("outputs")
         if not isinstance(found, list) or len(found) != len(labels):
             raise self._error(f"should have given a list of {len(labels)} outputs, gave {str(found)[:100]}")
-        outputs = np.full((len(labels), self.schema.outputs), np.nan)
+        width = self.schema.outputs or len(found[0] or ())  # retrieval: the candidate's own
+        outputs = np.full((len(labels), width), np.nan)
         for row, output in enumerate(found):
             if output is None and without is not None:
                 continue
-            if not _finite(output) or len(output) != self.schema.outputs:
-                expected = f"expected {self.schema.outputs} finite numbers"
+            if not _finite(output) or len(output) != width:
+                expected = f"expected {width} finite numbers"
                 raise self._error(f"gave the output {output} for row {labels[row]}, {expected}")
             outputs[row] = output
         return outputs

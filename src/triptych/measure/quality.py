@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import MeasureError
-from triptych.schema import Schema
+from triptych.measure import retrieval
+from triptych.schema import Metric, Schema, Task
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -41,35 +42,54 @@ def higher_is_better(metric: str) -> bool:
 
 
 def usable(targets: NDArray[Any], schema: Schema) -> NDArray[np.bool_]:
-    """Rows that count for the metric: those with a known target; for acc2 also a non-zero one.  targets: (rows,)"""
-    if schema.task == "classification":
-        return np.asarray(targets >= 0)
-    known = np.isfinite(targets.astype(np.float64))
-    return np.asarray(known & (targets != 0) if schema.metric == "acc2" else known)
+    """Rows that count for the metric: those with a known target; for acc2 also a non-zero one.
+
+    targets: (rows,), for retrieval (rows, 2)
+    """
+    return np.asarray(known(targets, schema) & (targets != 0)) if schema.metric == "acc2" else known(targets, schema)
+
+
+def known(targets: NDArray[Any], schema: Schema) -> NDArray[np.bool_]:
+    """Rows with a target; for retrieval with both sides.  targets: (rows,), for retrieval (rows, 2)"""
+    return _KNOWN[schema.task](targets)
+
+
+_KNOWN: dict[Task, Callable[[NDArray[Any]], NDArray[np.bool_]]] = {
+    "classification": lambda targets: np.asarray(targets >= 0),
+    "regression": lambda targets: np.isfinite(targets.astype(np.float64)),
+    "retrieval": lambda targets: np.asarray((targets >= 0).all(axis=1)),
+}
 
 
 def defined(targets: NDArray[Any], schema: Schema) -> bool:
-    """Whether the metric has a value: it needs a usable row, auroc rows of both classes.  targets: (rows,)"""
-    known = targets[usable(targets, schema)]
+    """Whether the metric has a value: it needs a usable row, auroc rows of both classes.  targets: as in `usable`"""
+    used = targets[usable(targets, schema)]
     if schema.metric != "auroc":
-        return len(known) > 0
-    positive = known == schema.classes.index(schema.positive)
+        return len(used) > 0
+    positive = used == schema.classes.index(schema.positive)
     return bool(positive.any() and not positive.all())
 
 
 def quality(outputs: Floats, targets: NDArray[Any], schema: Schema) -> float:
-    """The schema's metric.  outputs: (rows, outputs); targets: (rows,).  Raises MeasureError if it is undefined."""
-    kept, known = _known(outputs, targets, schema)
-    return float(scorer(kept, known, schema)(np.ones((1, len(known)), np.int64))[0])
+    """The schema's metric.  Raises MeasureError if it is undefined.
+
+    recall_at_1 and recall_at_10 are means over both directions, of a search among all usable rows (see
+    `retrieval.ranks`).  outputs: (rows, outputs); targets: as in `usable`
+    """
+    kept, true = _usable(outputs, targets, schema)
+    return float(scorer(kept, true, schema)(np.ones((1, len(true)), np.int64))[0])
 
 
 def quality_interval(
     outputs: Floats, targets: NDArray[Any], schema: Schema, *, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the metric.  outputs: (rows, outputs); targets: (rows,)"""
-    kept, known = _known(outputs, targets, schema)
-    score = scorer(kept, known, schema)
-    return interval(np.concatenate([score(c) for c in resamples(len(known), generator)]))
+    """95 % percentile bootstrap interval of the metric.  outputs: (rows, outputs); targets: as in `usable`
+
+    Resamples rows; for retrieval the queries, among the same candidates.
+    """
+    kept, true = _usable(outputs, targets, schema)
+    score = scorer(kept, true, schema)
+    return interval(np.concatenate([score(c) for c in resamples(len(true), generator)]))
 
 
 def compare(
@@ -82,42 +102,55 @@ def compare(
 ) -> Comparison:
     """Drop in quality against the reference, with a paired bootstrap interval and a paired test.
 
-    outputs, reference: (rows, outputs); targets: (rows,)
-    The test is McNemar's exact one for accuracy and acc2, exact or random sign flips for mae, and random
+    outputs, reference: (rows, outputs); targets: as in `usable`
+    The test is McNemar's exact one for accuracy and acc2, exact or random sign flips for mae and recall, and random
     swaps of the two candidates' ranks for auroc.
     """
-    mine, known = _known(outputs, targets, schema)
-    theirs, _ = _known(reference, targets, schema)
-    score, score_reference = scorer(mine, known, schema), scorer(theirs, known, schema)
+    mine, true = _usable(outputs, targets, schema)
+    theirs, _ = _usable(reference, targets, schema)
+    score, score_reference = scorer(mine, true, schema), scorer(theirs, true, schema)
     sign = 1.0 if higher_is_better(schema.metric) else -1.0
 
     def drops(counts: Counts) -> Floats:
         return sign * (score_reference(counts) - score(counts))
 
     return Comparison(
-        drop=float(drops(np.ones((1, len(known)), np.int64))[0]),
-        interval=interval(np.concatenate([drops(c) for c in resamples(len(known), generator)])),
-        p=_paired_test(mine, theirs, known, schema, generator),
+        drop=float(drops(np.ones((1, len(true)), np.int64))[0]),
+        interval=interval(np.concatenate([drops(c) for c in resamples(len(true), generator)])),
+        p=_paired_test(mine, theirs, true, schema, generator),
     )
 
 
 def loyalty(outputs: Floats, reference: Floats, schema: Schema) -> float:
     """Share of rows that get the reference's answer: its class, its sign (acc2), or within 0.1 scale of it (mae).
 
+    For retrieval the share of searches, in both directions, that find the same row first.
     outputs, reference: (rows, outputs)
     """
     if schema.task == "classification":
         return float(np.mean(outputs.argmax(1) == reference.argmax(1)))
+    if schema.task == "retrieval":
+        return float(np.mean(retrieval.first_answers(outputs) == retrieval.first_answers(reference)))
     mine, theirs = outputs[:, 0], reference[:, 0]
     if schema.metric == "acc2":
         return float(np.mean(np.sign(mine) == np.sign(theirs)))
     return float(np.mean(np.abs(mine - theirs) <= 0.1 * schema.scale))
 
 
+def details(outputs: Floats, targets: NDArray[Any], schema: Schema) -> dict[str, float]:
+    """More figures of the task by name, for tasks that one metric does not exhaust (retrieval); else nothing.
+
+    outputs: (rows, outputs); targets: as in `usable`
+    """
+    if schema.task != "retrieval":
+        return {}
+    return retrieval.details(*_usable(outputs, targets, schema), schema.pair)
+
+
 def scorer(outputs: Floats, targets: NDArray[Any], schema: Schema) -> Scorer:
     """The metric as a function of how often each row counts: (resamples, rows) → (resamples,).
 
-    outputs: (rows, outputs); targets: (rows,), all known
+    outputs: (rows, outputs); targets: as in `usable`, all known
     """
     if schema.metric == "auroc":
         positive = schema.classes.index(schema.positive)
@@ -163,9 +196,10 @@ def sign_flip(differences: Floats, generator: np.random.Generator) -> float:
     return float(1 + hits) / 10000
 
 
-def _known(outputs: Floats, targets: NDArray[Any], schema: Schema) -> tuple[Floats, NDArray[Any]]:
-    if outputs.shape != (len(targets), schema.outputs):
-        expected = (len(targets), schema.outputs)
+def _usable(outputs: Floats, targets: NDArray[Any], schema: Schema) -> tuple[Floats, NDArray[Any]]:
+    width = schema.outputs or 2 * (outputs.shape[-1] // 2)  # retrieval: whatever two sides give
+    if outputs.shape != (len(targets), width) or not width:
+        expected = (len(targets), schema.outputs or "2 · embedding")
         raise MeasureError(f"expected outputs of shape {expected} for {schema.name!r}, got {outputs.shape}")
     rows = usable(targets, schema)
     if not rows.any():
@@ -175,11 +209,16 @@ def _known(outputs: Floats, targets: NDArray[Any], schema: Schema) -> tuple[Floa
 
 def _row_values(outputs: Floats, targets: NDArray[Any], schema: Schema) -> Floats:
     """What each row adds to the mean that the metric is.  Returns (rows,)."""
-    if schema.metric == "accuracy":
-        return np.asarray(outputs.argmax(1) == targets, np.float64)
-    if schema.metric == "acc2":
-        return np.asarray(np.sign(outputs[:, 0]) == np.sign(targets.astype(np.float64)), np.float64)
-    return np.asarray(np.abs(outputs[:, 0] - targets.astype(np.float64)))
+    return np.asarray(_VALUES[schema.metric](outputs, targets), np.float64)
+
+
+_VALUES: dict[Metric, Callable[[Floats, NDArray[Any]], NDArray[Any]]] = {
+    "accuracy": lambda outputs, targets: outputs.argmax(1) == targets,
+    "acc2": lambda outputs, targets: np.sign(outputs[:, 0]) == np.sign(targets.astype(np.float64)),
+    "mae": lambda outputs, targets: np.abs(outputs[:, 0] - targets.astype(np.float64)),
+    "recall_at_1": lambda outputs, targets: retrieval.recalls(retrieval.ranks(outputs, targets), 1),
+    "recall_at_10": lambda outputs, targets: retrieval.recalls(retrieval.ranks(outputs, targets), 10),
+}
 
 
 def _log_odds(logits: Floats, positive: int) -> Floats:
@@ -216,9 +255,9 @@ def _paired_test(
         scores = _log_odds(mine, positive), _log_odds(theirs, positive)
         return _swap_ranks(*scores, targets == positive, generator)
     first, second = _row_values(mine, targets, schema), _row_values(theirs, targets, schema)
-    if schema.metric == "mae":
-        return sign_flip(first - second, generator)
-    return mcnemar(first > 0, second > 0)
+    if schema.metric in {"accuracy", "acc2"}:
+        return mcnemar(first > 0, second > 0)
+    return sign_flip(first - second, generator)
 
 
 def _swap_ranks(mine: Floats, theirs: Floats, positive: NDArray[np.bool_], generator: np.random.Generator) -> float:

@@ -16,12 +16,13 @@ MEANING: Mapping[str, str] = {
     "metric": "name of the quality metric of the task",
     "quality": "the metric over the rows of the split whose target is known",
     "quality_interval": "95 % bootstrap interval of the quality, resampling rows",
+    "details": "more figures of the task by name: for retrieval, recall and the median rank in each direction",
     "rows": "rows that the quality was computed over",
     "ignored": "rows left out of the quality because their target is unknown (acc2: or zero)",
     "drop": "how much worse than the first candidate on the same rows, in the metric's units; positive is worse",
     "drop_interval": "95 % bootstrap interval of the drop, resampling rows for both candidates together",
     "drop_p": "p-value of the paired test of no difference: exact McNemar for accuracy and acc2, else a permutation",
-    "loyalty": "share of rows where the answer agrees with the first candidate's answer",
+    "loyalty": "share of rows where the answer (for retrieval: what is found first) agrees with the first candidate's",
     "p50_s": "median seconds of one prediction: one example, decoded inputs to output, in a process of its own",
     "p95_s": "95th percentile of the seconds of one prediction",
     "p50_ratio": "median over rounds of (median seconds in this round / the first candidate's in the same round)",
@@ -53,6 +54,7 @@ class Report:
     metric: str | None = None
     quality: float | None = None
     quality_interval: Interval | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
     rows: int | None = None
     ignored: int | None = None
     drop: float | None = None
@@ -138,6 +140,10 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _figures(name: str, value: Any) -> dict[str, float]:
+    return {key: _number(f"{name}.{key}", one) for key, one in _mapping(name, value).items()}
+
+
 def _parts(name: str, value: Any) -> dict[str, Report]:
     return {str(k): Report.from_dict(_mapping(name, v)) for k, v in _mapping(name, value).items()}
 
@@ -149,6 +155,7 @@ _BY_TYPE: Mapping[str, Callable[[str, Any], Any]] = {
     "Interval | None": _interval,
     "tuple[float, ...] | None": _numbers,
     "Mapping[str, Any]": _mapping,
+    "Mapping[str, float]": _figures,
     "Mapping[str, Report]": _parts,
 }
 _READERS = {f.name: _BY_TYPE[str(f.type)] for f in dataclasses.fields(Report)}

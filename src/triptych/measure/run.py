@@ -58,7 +58,7 @@ def measure(
     warmup:     untimed predictions before the first round; each later round starts with one
     rounds:     how often the candidates take turns, at most `repeat` times
     parts:      also time every stage, and repeat the quality pass on up to about 1,000 rows without each modality, to
-                learn its worth
+                learn its worth (not for retrieval: one side alone finds nothing)
     folder:     where to keep the raw outputs, one `.npz` per candidate
     timeout_s:  longest that a worker may take for one answer
 
@@ -179,7 +179,8 @@ def _answer(lanes: Sequence[Lane], rows: Split, scratch: Path, *, worth: bool) -
 
 
 def _droppable(lane: Lane) -> tuple[str, ...]:
-    return lane.schema.names if lane.can("without") and len(lane.schema.names) > 1 else ()
+    whole = lane.schema.task == "retrieval" or len(lane.schema.names) < 2
+    return lane.schema.names if lane.can("without") and not whole else ()
 
 
 def _write(

@@ -24,6 +24,7 @@ from triptych.schema import Modality, Schema
 NAMES = {
     "bottleneck_fusion": "bottleneck",
     "cross_fusion": "cross",
+    "dual_encoder": "",  # none: two encoders, for retrieval
     "early_fusion": "early",
     "gated_fusion": "gated",
     "hybrid_fusion": "hybrid",
@@ -71,6 +72,7 @@ class Sizes:
     bottlenecks: int = 4
     tensor_dim: int = 8
     tensor_rank: int = 4
+    embedding: int = 128
     head_hidden: int = 128
     dropout: float = 0.1
     exits: bool = False
@@ -81,8 +83,8 @@ def build(
 ) -> Multimodal:
     """A network with fresh weights.
 
-    name: one of `NAMES`, for example 'late_fusion'; sizes: fields of `Sizes`; modalities: other sizes for single
-    modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
+    name: one of `NAMES`, for example 'late_fusion', or 'dual_encoder' for retrieval; sizes: fields of `Sizes`;
+    modalities: other sizes for single modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
     """
     if name not in NAMES:
         raise ModelError(f"unknown network {name!r}; known are {sorted(NAMES)}")
@@ -94,17 +96,10 @@ def build(
         m.name: _encoder(m, _sizes(common, {**special.get(m.kind, {}), **special.get(m.name, {})}))
         for m in schema.modalities
     }
-    mixer = FUSIONS[NAMES[name]].mixer
     config = ModelConfig(
         encoders=encoders,
-        fusion=FusionConfig(
-            name=NAMES[name],
-            dim=common.dim,
-            blocks=(_block(common, mixer),) * common.fusion_depth if mixer else (),
-            bottlenecks=common.bottlenecks,
-            tensor_dim=common.tensor_dim,
-            tensor_rank=common.tensor_rank,
-        ),
+        fusion=_fusion(NAMES[name], common) if NAMES[name] else None,
+        embedding=common.embedding,
         head_hidden=common.head_hidden,
         dropout=common.dropout,
         exits=common.exits,
@@ -117,6 +112,18 @@ def _sizes(base: Sizes, changes: Mapping[str, Any]) -> Sizes:
     if unknown := changes.keys() - known:
         raise ModelError(f"unknown sizes {sorted(unknown)}; known are {sorted(known)}")
     return dataclasses.replace(base, **changes)
+
+
+def _fusion(name: str, sizes: Sizes) -> FusionConfig:
+    mixer = FUSIONS[name].mixer
+    return FusionConfig(
+        name=name,
+        dim=sizes.dim,
+        blocks=(_block(sizes, mixer),) * sizes.fusion_depth if mixer else (),
+        bottlenecks=sizes.bottlenecks,
+        tensor_dim=sizes.tensor_dim,
+        tensor_rank=sizes.tensor_rank,
+    )
 
 
 def _block(sizes: Sizes, mixer: str | None = None) -> BlockConfig:

@@ -123,10 +123,11 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole network."""
+    """A whole network.  A dual encoder, for retrieval, has no fusion."""
 
     encoders: Mapping[str, EncoderConfig]
-    fusion: FusionConfig = FusionConfig()
+    fusion: FusionConfig | None = FusionConfig()
+    embedding: int = 128  # retrieval: width of each side's vector
     head_hidden: int = 128
     dropout: float = 0.1
     exits: bool = False  # a head per modality on its own tokens, for early exit
@@ -150,7 +151,8 @@ class ModelConfig:
         if not isinstance(given, Mapping):
             raise ModelError(f"a model config must map names to encoders, got {given!r}")
         encoders = {name: _encoder(value) for name, value in given.items()}
-        fusion = make(FusionConfig, record.get("fusion", {}), blocks=_blocks)
+        given = record.get("fusion", {})
+        fusion = None if given is None else make(FusionConfig, given, blocks=_blocks)
         return make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
 
 

@@ -1,4 +1,4 @@
-"""The network: stems and encoders → tokens per modality → fusion → head."""
+"""The network: stems and encoders → tokens per modality → fusion → head; or, for retrieval, an embedding of each."""
 
 from __future__ import annotations
 
@@ -7,45 +7,37 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.errors import ModelError, UnknownModality
-from triptych.model.config import ModelConfig, Precision
-from triptych.model.dense import Dense
+from triptych.model.config import ModelConfig
 from triptych.model.encoder import Encoder
-from triptych.model.fusion import FUSIONS
+from triptych.model.fusion import FUSIONS, Fusion
+from triptych.model.heads import Head, PairHead
 from triptych.schema import Modality, Schema
 from triptych.tokens import Batch, Tokens
 
 
 @final
-class Head(nn.Module):
-    """Two layers from a vector to class scores, or to a value in the target's own unit."""
-
-    def __init__(self, inputs: int, hidden: int, schema: Schema, *, precision: Precision, dropout: float) -> None:
-        super().__init__()
-        self.up = Dense(inputs, hidden, precision=precision)
-        self.out = Dense(hidden, schema.outputs, precision="float32" if precision == "float32" else "int8_weights")
-        self.dropout = nn.Dropout(dropout)
-        self.center, self.scale = schema.center, schema.scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, inputs) → (batch, outputs)"""
-        out: Tensor = self.out(self.dropout(functional.gelu(self.up(x))))
-        return out if (self.center, self.scale) == (0.0, 1.0) else out * self.scale + self.center
-
-
-@final
 class Multimodal(nn.Module):
-    """Predict from whichever modalities a batch holds.  `config` and `schema` determine every shape."""
+    """Predict from whichever modalities a batch holds.  `config` and `schema` determine every shape.
+
+    A network for retrieval is a dual encoder: its config has no fusion, and a `PairHead` stands where fusion and head
+    stand otherwise.  Everything before and around them is the same: encoders, token reductions, precision, stages.  One
+    side alone is then what an early exit is elsewhere, an answer from one modality: `exit` gives its embedding.
+    """
 
     def __init__(self, config: ModelConfig, schema: Schema) -> None:
         super().__init__()
         if set(config.encoders) != set(schema.names):
             raise ModelError(f"encoders for {sorted(config.encoders)}, but the schema has {sorted(schema.names)}")
-        if config.fusion.name not in FUSIONS:
+        if (config.fusion is None) != (schema.task == "retrieval"):
+            raise ModelError(
+                f"retrieval needs a network without fusion, and other tasks one with it: build('dual_encoder', …) for "
+                f"retrieval only; the task is {schema.task}, the fusion {config.fusion and config.fusion.name}"
+            )
+        if config.fusion is not None and config.fusion.name not in FUSIONS:
             raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
         self.config, self.schema = config, schema
         precision, dropout = config.precision, config.dropout
@@ -53,16 +45,36 @@ class Multimodal(nn.Module):
             {n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names}
         )
         dims = {name: config.encoders[name].dim for name in schema.names}
-        self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, precision, dropout)
-        self.head = self._head(self.fusion.width)
-        self.exits = nn.ModuleDict({name: self._head(dim) for name, dim in dims.items()} if config.exits else {})
+        self.fusion: Fusion | None = None
+        self.head: Head | PairHead
+        exits: dict[str, Head] = {}
+        if config.fusion is None:
+            sizes = (config.head_hidden, config.embedding)
+            self.head = PairHead(schema.pair, dims, *sizes, precision=precision, dropout=dropout)
+        else:
+            self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, precision, dropout)
+            self.head = self._head(self.fusion.width)
+            exits = {name: self._head(dim) for name, dim in dims.items()} if config.exits else {}
+        self.exits = nn.ModuleDict(exits)
+
+    @property
+    def outputs(self) -> int:
+        """Width of the output: one per class, one value, or the embeddings of both sides."""
+        return self.schema.outputs or 2 * self.config.embedding
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """Modalities that `exit` answers from on their own: those with an exit head, or both sides of a pair."""
+        return self.schema.names if self.fusion is None else tuple(self.exits)
 
     def _head(self, width: int) -> Head:
         config = self.config
         return Head(width, config.head_hidden, self.schema, precision=config.precision, dropout=config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Class logits (batch, classes), or values (batch, 1) in the target's unit."""
+        """Class logits (batch, classes), values (batch, 1) in the target's unit, or for retrieval two unit vectors side
+        by side, the query's first (batch, 2 · embedding).
+        """
         return self.decide(self.encode_all(batch))
 
     def encode(self, name: str, raw: Tensor) -> Tokens:
@@ -84,11 +96,16 @@ class Multimodal(nn.Module):
 
     def decide(self, streams: Mapping[str, Tokens]) -> Tensor:
         """Fuse any non-empty subset of the modalities' tokens and predict: (batch, outputs)."""
-        out: Tensor = self.head(self.fusion(streams))
+        out: Tensor = self.head(streams if self.fusion is None else self.fusion(streams))
         return out
 
     def exit(self, name: str, tokens: Tokens) -> Tensor:
-        """Predict from one modality alone: (batch, outputs).  Raises ModelError without exit heads."""
+        """Predict from one modality alone: (batch, outputs), or for retrieval its embedding: (batch, embedding).
+
+        Raises ModelError without exit heads.
+        """
+        if name in self.alone and isinstance(self.head, PairHead):
+            return self.head.side(name, tokens)
         if name not in self.exits:
             raise ModelError(f"this model has no exit head for {name!r}; build it with exits=true")
         out: Tensor = self.exits[name](tokens.mean())
@@ -115,8 +132,9 @@ class Multimodal(nn.Module):
     def parameters_by_part(self) -> dict[str, int]:
         """Number of parameters per stage."""
         counts = {f"{n}.encode": sum(p.numel() for p in e.parameters()) for n, e in self.encoders.items()}
-        decide = [*self.fusion.parameters(), *self.head.parameters()]
-        exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in self.exits.items()}
+        decide = [*(self.fusion.parameters() if self.fusion else ()), *self.head.parameters()]
+        heads = self.head.sides if isinstance(self.head, PairHead) else self.exits
+        exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in heads.items()}
         return {**counts, "decide": sum(p.numel() for p in decide), **exits}
 
 

@@ -204,7 +204,9 @@ def _worth(value: float | None, metric: str) -> str:
 
 
 def answers(run: RunRecord) -> Html | None:
-    """Confusion matrix, or predicted against true values."""
+    """Confusion matrix, predicted against true values, or how far a search has to look."""
+    if run.confusion.get("directions"):
+        return _searches(run.confusion["directions"], run.confusion["rows"])
     if run.confusion.get("counts"):
         return _confusion(run.confusion["classes"], run.confusion["counts"])
     if run.confusion.get("true"):
@@ -271,3 +273,29 @@ def _predicted(true: Sequence[float | None], predicted: Sequence[float | None]) 
     )
     about = "One dot is one test example; on the line, the answer is exact."
     return el("section", el("h2", "Predicted and true"), el("figure", picture, el("figcaption", about)), id="answers")
+
+
+def _searches(directions: Sequence[Mapping[str, Any]], rows: int) -> Html:
+    titles = ("search", "found first", "among the first 10", "median rank")
+    lines = [
+        el(
+            "tr",
+            el("th", f"{one['query']} → {one['answer']}", scope="row"),
+            el("td", words.quality(one["recall_at_1"], "recall_at_1")),
+            el("td", words.quality(one["recall_at_10"], "recall_at_10")),
+            el("td", words.number(one["median_rank"])),
+        )
+        for one in directions
+    ]
+    head = el("tr", *(el("th", title, scope="col") for title in titles))
+    about = (
+        f"Every test row asks, among all {rows:,}; equal values are right answers to each other's rows, and a wrong "
+        "answer exactly as similar as the right one counts as found before it."
+    )
+    return el(
+        "section",
+        el("h2", "What a search finds"),
+        el("div", el("table", el("thead", head), el("tbody", *lines), class_="figures"), class_="wide", tabindex="0"),
+        el("p", about, class_="caption"),
+        id="answers",
+    )

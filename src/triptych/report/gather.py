@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.measure import quality, retrieval
 from triptych.report.inputs import drawable
-from triptych.schema import Schema
+from triptych.schema import Schema, Task
 
 if TYPE_CHECKING:
     from triptych.data.dataset import Split
@@ -21,14 +22,10 @@ MAX_WRONG_SHARE = 0.5
 def answers(outputs: Array, targets: Array, schema: Schema) -> dict[str, Any]:
     """`RunRecord.confusion`, over the rows whose target is known.
 
-    outputs: (rows, classes) scores, or (rows, 1) values; targets: (rows,)
+    outputs: (rows, classes) scores, (rows, 1) values or (rows, 2 · embedding); targets: as in the split
     """
-    known = _known(targets, schema)
-    if schema.task == "regression":
-        return {"true": targets[known].tolist(), "predicted": outputs[known, 0].tolist()}
-    counts = np.zeros((len(schema.classes), len(schema.classes)), np.int64)
-    np.add.at(counts, (targets[known], outputs[known].argmax(axis=1)), 1)
-    return {"classes": list(schema.classes), "counts": counts.tolist()}
+    known = quality.known(targets, schema)
+    return _ANSWERS[schema.task](outputs[known], targets[known], schema)
 
 
 def examples(split: Split, outputs: Array, schema: Schema, *, count: int = 12) -> list[dict[str, Any]]:
@@ -36,18 +33,13 @@ def examples(split: Split, outputs: Array, schema: Schema, *, count: int = 12) -
 
     outputs: (rows, outputs), in the order of the split
     """
-    targets = np.asarray(split.targets)
-    known = np.flatnonzero(_known(targets, schema))
-    if schema.task == "regression":
-        return [_example(split, int(row), outputs[row], schema) for row in _spread(known, count)]
-    right = outputs[known].argmax(axis=1) == targets[known]
-    wrong = _spread(known[~right], int(count * MAX_WRONG_SHARE))
-    rows = np.sort(np.concatenate([wrong, _spread(known[right], count - len(wrong))]))
-    return [_example(split, int(row), outputs[row], schema) for row in rows]
-
-
-def _known(targets: Array, schema: Schema) -> NDArray[np.bool_]:
-    return np.isfinite(targets) if schema.task == "regression" else targets >= 0
+    known = np.flatnonzero(quality.known(np.asarray(split.targets), schema))
+    judged = _JUDGED[schema.task](split, known, outputs[known], schema)
+    right = np.array([one.get("right", True) for one in judged], bool)
+    wrong = _spread(np.flatnonzero(~right), int(count * MAX_WRONG_SHARE))
+    chosen = np.sort(np.concatenate([wrong, _spread(np.flatnonzero(right), count - len(wrong))]))
+    rows = ((int(known[i]), judged[i]) for i in chosen)
+    return [{"id": str(split.ids[row]), "inputs": _inputs(split, row, schema), **one} for row, one in rows]
 
 
 def _spread(rows: Array, count: int) -> Array:
@@ -55,22 +47,76 @@ def _spread(rows: Array, count: int) -> Array:
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))] if count else rows[:0]
 
 
-def _example(split: Split, row: int, output: Array, schema: Schema) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": str(split.ids[row]), "inputs": _inputs(split, row, schema)}
-    if schema.task == "regression":
-        return {**record, "true": float(split.target(row)), "predicted": float(output[0])}
-    true, answer = int(split.target(row)), int(output.argmax())
-    chances = np.exp(output - output.max())
-    return {
-        **record,
-        "true": schema.classes[true],
-        "predicted": schema.classes[answer],
-        "confidence": float(chances[answer] / chances.sum()),
-        "right": true == answer,
-    }
-
-
 def _inputs(split: Split, row: int, schema: Schema) -> Mapping[str, Any]:
     decoded, raw = split.example(row), split.raw(row)
     values = {m.name: raw[m.name] if m.kind == "text" else decoded[m.name] for m in schema.modalities}
     return {m.name: drawable(m, values[m.name]) for m in schema.modalities}
+
+
+def _confusion(outputs: Array, targets: Array, schema: Schema) -> dict[str, Any]:
+    counts = np.zeros((len(schema.classes), len(schema.classes)), np.int64)
+    np.add.at(counts, (targets, outputs.argmax(axis=1)), 1)
+    return {"classes": list(schema.classes), "counts": counts.tolist()}
+
+
+def _values(outputs: Array, targets: Array, _schema: Schema) -> dict[str, Any]:
+    return {"true": targets.tolist(), "predicted": outputs[:, 0].tolist()}
+
+
+def _directions(outputs: Array, targets: Array, schema: Schema) -> dict[str, Any]:
+    found = retrieval.details(outputs, targets, schema.pair)
+    figures = ("recall_at_1", "recall_at_10", "median_rank")
+    directions = [
+        {"query": one, "answer": other, **{key: found[f"{one}_to_{other}_{key}"] for key in figures}}
+        for one, other in (schema.pair, schema.pair[::-1])
+    ]
+    return {"directions": directions, "rows": len(outputs)}
+
+
+_ANSWERS: dict[Task, Callable[[Array, Array, Schema], dict[str, Any]]] = {
+    "classification": _confusion,
+    "regression": _values,
+    "retrieval": _directions,
+}
+
+
+def _judged_classes(split: Split, rows: Array, outputs: Array, schema: Schema) -> list[dict[str, Any]]:
+    given = outputs.argmax(axis=1)
+    chances = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    sure = chances.max(axis=1) / chances.sum(axis=1)
+    return [
+        {
+            "true": schema.classes[true],
+            "predicted": schema.classes[answer],
+            "confidence": float(share),
+            "right": bool(true == answer),
+        }
+        for true, answer, share in zip(split.targets[rows], given, sure, strict=True)
+    ]
+
+
+def _judged_values(split: Split, rows: Array, outputs: Array, _schema: Schema) -> list[dict[str, Any]]:
+    pairs = zip(split.targets[rows], outputs[:, 0], strict=True)
+    return [{"true": float(true), "predicted": float(value)} for true, value in pairs]
+
+
+def _judged_searches(split: Split, rows: Array, outputs: Array, schema: Schema) -> list[dict[str, Any]]:
+    """What each query finds first; a text by its words, anything else by its row's id."""
+    side = schema[schema.pair[1]]
+
+    def shown(row: int) -> str:
+        return str(split.raw(row)[side.name]) if side.kind == "text" else str(split.ids[row])
+
+    first = rows[retrieval.first_answers(outputs)[:, 0]]
+    right = retrieval.ranks(outputs, np.asarray(split.targets)[rows])[:, 0] == 1
+    return [
+        {"true": shown(int(row)), "predicted": shown(int(found)), "right": bool(hit)}
+        for row, found, hit in zip(rows, first, right, strict=True)
+    ]
+
+
+_JUDGED: dict[Task, Callable[[Split, Array, Array, Schema], list[dict[str, Any]]]] = {
+    "classification": _judged_classes,
+    "regression": _judged_values,
+    "retrieval": _judged_searches,
+}

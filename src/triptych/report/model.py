@@ -27,7 +27,8 @@ class RunRecord:
     rejected:   as `steps`, with `reason`
     modalities: what to add to the modalities in the chosen report's `parts`: name -> params, alone (quality with
                 nothing else), or p50_s, flops, worth (quality lost without it), worth_interval where absent there
-    confusion:  what `report.answers` returns: classes, counts (rows are true classes), or true, predicted
+    confusion:  what `report.answers` returns: classes, counts (rows are true classes), or true, predicted, or
+                directions, rows
     examples:   what `report.examples` returns: id, true, predicted, confidence, right, inputs (modality -> `drawable`)
     environment: name -> text or number; where empty, the chosen report's own is shown
     headline:   the last line of `triptych fit`
@@ -54,7 +55,7 @@ class RunRecord:
 
     @property
     def task(self) -> str:
-        """Classification or regression."""
+        """Classification, regression or retrieval."""
         return str(self.schema.get("task", "classification"))
 
     def to_dict(self) -> dict[str, Any]:

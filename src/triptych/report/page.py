@@ -56,9 +56,15 @@ def _header(run: RunRecord) -> Html:
         "header",
         el("div", LOGO, el("span", "Triptych"), class_="brand"),
         el("h1", run.dataset),
-        el("p", f"{run.task.capitalize()} of “{run.schema.get('target', 'target')}” from {kinds}.", class_="lede"),
+        el("p", f"{_goal(run)} {kinds}.", class_="lede"),
         headline.verdict(run),
     )
+
+
+def _goal(run: RunRecord) -> str:
+    if run.task == "retrieval":
+        return "Retrieval, in both directions, between"
+    return f"{run.task.capitalize()} of “{run.schema.get('target', 'target')}” from"
 
 
 def _named(modality: Mapping[str, Any]) -> str:

@@ -8,13 +8,15 @@ from typing import Any
 NOT_MEASURED = "–"
 NBSP = "\N{NO-BREAK SPACE}"  # between a number and its unit
 LOWER_IS_BETTER = frozenset({"mae"})
-SHARES = frozenset({"accuracy", "acc2"})
+SHARES = frozenset({"accuracy", "acc2", "recall_at_1", "recall_at_10"})
 
 METRICS = {
     "accuracy": "accuracy",
     "auroc": "AUROC",
     "acc2": "sign accuracy",
     "mae": "mean absolute error",
+    "recall_at_1": "recall at 1",
+    "recall_at_10": "recall at 10",
 }
 
 

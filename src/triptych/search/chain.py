@@ -97,12 +97,13 @@ class _Chain:
 
     def run(self, train: dict[str, Any], repeat: int) -> dict[str, Any]:
         """Every stage, in order."""
-        sizes, options = reference_recipe(self.data.name)
+        sizes, options = reference_recipe(self.data.name, self.data.schema.task)
         config = TrainConfig.from_dict({**options, **train, "seed": self.seed})
         reference = self._reference(sizes, config)
         measured = measure({"reference": reference}, self.data, split="validation", threads=self.threads, parts=False)
         before = measured["reference"]
-        self._step("reference", "late-fusion transformer", reference, before.p50_s, before.size_bytes)
+        what = f"{sizes['network'].replace('_', ' ')} of transformers"
+        self._step("reference", what, reference, before.p50_s, before.size_bytes)
         teachers = self._more_teachers(sizes, config)
         found = self._search(reference, before, config)
         student = self._teach(found.best, reference, teachers, config)
@@ -182,8 +183,9 @@ class _Chain:
         seconds = 60 * self.minutes * SHARES["student"]
         self.say(f"teaching candidate {tried.number} for at most {seconds:.0f} s")
         lesson = Distill(alpha=0.5, temperature=2.0, ask="once")
+        hidden = 0.0 if self.data.schema.task == "retrieval" else 0.05  # half a pair teaches nothing
         limited = dataclasses.replace(
-            config, epochs=400, max_seconds=seconds, patience=None, modality_dropout=0.05, token_dropout=0.0
+            config, epochs=400, max_seconds=seconds, patience=None, modality_dropout=hidden, token_dropout=0.0
         )
         context = Context(reference, self.data, self.seed, self.say, limited, teachers)
         taught = lesson.apply(tried.model, context)

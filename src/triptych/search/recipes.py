@@ -19,12 +19,15 @@ def recipe_file(name: str) -> Path:
     raise RecipeError(f"no recipe {name!r} in {' or '.join(str(p) for p in _PLACES)}")
 
 
-def reference_recipe(dataset: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+def reference_recipe(dataset: str = "", task: str = "classification") -> tuple[dict[str, Any], dict[str, Any]]:
     """Shape (`[build]`) and training options (`[train]`) of the reference.
 
     The shape is the same for every dataset; a recipe of the dataset's own name, with '_' for '-', may change training
-    options.
+    options.  Retrieval has a recipe of its own for all datasets.
     """
+    if task == "retrieval":
+        record = _read(recipe_file("retrieval"))
+        return record["build"], record["train"]
     record, own = _read(recipe_file("reference")), dataset.replace("-", "_")
     try:
         special = _read(recipe_file(own)).get("train", {}) if own.isidentifier() else {}

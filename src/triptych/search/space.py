@@ -54,7 +54,8 @@ def _student(trial: Trial, schema: Schema) -> list[Technique]:
     grain = trial.suggest_categorical("tokens", sorted(_GRAIN))
     special = tuple((m.name, changes) for m in schema.modalities if (changes := _suited(m, grain)))
     sizes |= _GRAIN[grain]
-    return [Student(network="late_fusion", sizes=tuple(sizes.items()), modalities=special)]
+    network = "dual_encoder" if schema.task == "retrieval" else "late_fusion"
+    return [Student(network=network, sizes=tuple(sizes.items()), modalities=special)]
 
 
 def _suited(modality: Modality, grain: str) -> dict[str, Any]:

@@ -147,8 +147,8 @@ class RePair:
     """
 
     def __call__(self, batch: Batch, generator: Generator) -> Batch:
-        """Draw new partners.  Raises RecipeError for a regression task."""
-        if batch.target is None or batch.target.is_floating_point():
+        """Draw new partners.  Raises RecipeError for tasks without classes."""
+        if batch.target is None or batch.target.is_floating_point() or batch.target.ndim > 1:
             raise RecipeError("RePair needs class targets: it exchanges inputs between rows of equal class")
         rows = torch.arange(len(batch))
         group = torch.where(batch.target < 0, -rows - 1, batch.target).double()

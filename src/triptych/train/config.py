@@ -12,6 +12,7 @@ from triptych.errors import RecipeError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 DropUnit = Literal["row", "batch"]
+Contrast = Literal["info_nce", "sigmoid"]
 
 _FRACTIONS = (
     "warmup",
@@ -51,6 +52,7 @@ class TrainConfig:
     class_weights: bool = False  # weigh classes by the inverse of their frequency
     exit_weight: float = 0.3  # share of the exit heads' mean loss
     auxiliary_weight: float = 1.0  # of the losses that parts add in their usual weight (see `Auxiliary`); 0 means off
+    contrast: Contrast = "info_nce"  # retrieval: the loss, see `ContrastiveLoss`
     modality_dropout: float = 0.0  # probability that a modality is hidden
     modality_dropout_unit: DropUnit = "row"  # "batch" hides it from all rows at once, which is cheaper
     token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part
@@ -83,6 +85,7 @@ class TrainConfig:
         self._require("precision", f"must be one of {get_args(Precision)}", self.precision in get_args(Precision))
         names = isinstance(self.freeze, tuple) and all(isinstance(name, str) and name for name in self.freeze)
         self._require("freeze", "must be a sequence of names", names)
+        self._require("contrast", f"must be one of {get_args(Contrast)}", self.contrast in get_args(Contrast))
         unit = self.modality_dropout_unit
         self._require("modality_dropout_unit", f"must be one of {get_args(DropUnit)}", unit in get_args(DropUnit))
 

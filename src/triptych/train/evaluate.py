@@ -18,7 +18,7 @@ from triptych.errors import DataError
 from triptych.measure.quality import higher_is_better, quality
 from triptych.schema import Schema
 from triptych.tokens import Batch
-from triptych.train.losses import TaskLoss
+from triptych.train.losses import plain_loss
 
 if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
@@ -35,9 +35,9 @@ class Score:
 
     @classmethod
     def of(cls, outputs: Outputs, targets: NDArray[np.generic], schema: Schema) -> Score:
-        """Score outputs: (rows, outputs) against targets: (rows,)."""
+        """Score outputs: (rows, outputs) against targets: as in the split."""
         value = quality(outputs.astype(np.float64), targets, schema)
-        loss = TaskLoss().rows(schema, torch.from_numpy(outputs), torch.from_numpy(targets))
+        loss = plain_loss(schema).rows(schema, torch.from_numpy(outputs), torch.from_numpy(targets))
         return cls(value if higher_is_better(schema.metric) else -value, -loss.item())
 
     @property

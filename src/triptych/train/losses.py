@@ -16,6 +16,7 @@ from triptych.errors import RecipeError, TrainingError
 from triptych.schema import Schema
 from triptych.tokens import Batch, Mix, Tokens
 from triptych.train.config import TrainConfig
+from triptych.train.contrastive import ContrastiveLoss, affinity_loss
 
 if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
@@ -102,12 +103,27 @@ class TaskLoss:
         return (F.huber_loss if self.regression == "huber" else F.mse_loss)(residual, zero, reduction="none")
 
 
-def task_loss(config: TrainConfig, schema: Schema, targets: np.ndarray) -> TaskLoss:
-    """The task's loss with the options of a training configuration.  targets: (rows,) of the training split"""
+Supervised = TaskLoss | ContrastiveLoss
+
+
+def task_loss(config: TrainConfig, schema: Schema, targets: np.ndarray) -> Supervised:
+    """The task's loss with the options of a training configuration.  targets: as in the training split
+
+    Raises RecipeError for options that the task cannot use.
+    """
     if config.class_weights and schema.task != "classification":
-        raise RecipeError("class_weights needs a classification task; set it to False for regression")
+        raise RecipeError(f"class_weights needs a classification task; set it to False for {schema.task}")
+    if schema.task == "retrieval":
+        if config.modality_dropout or config.repair:
+            raise RecipeError("retrieval learns from whole pairs as they are; set modality_dropout=0 and repair=False")
+        return ContrastiveLoss(config.contrast, config.label_smoothing)
     weights = balanced_weights(targets, schema.outputs) if config.class_weights else ()
     return TaskLoss(config.label_smoothing, weights, config.exit_weight)
+
+
+def plain_loss(schema: Schema) -> Supervised:
+    """The task's loss without any option."""
+    return ContrastiveLoss() if schema.task == "retrieval" else TaskLoss()
 
 
 def balanced_weights(targets: np.ndarray, classes: int) -> tuple[float, ...]:
@@ -126,7 +142,8 @@ class Distillation:
 
     T**2 keeps the size of the soft gradient independent of the temperature.  Several teachers vote by the mean of
     their softened probabilities.  For regression the soft term is the squared distance to the teachers' mean value, in
-    units of the target's spread.  Teachers see the same augmented rows, and modalities that the student lacks.
+    units of the target's spread; for retrieval it is `affinity_loss`.  Teachers see the same augmented rows, and
+    modalities that the student lacks.
 
     `task` is filled in from the training configuration by `fit` when it is None.
     remembered: (teachers, training rows, outputs), answers given once, to rows as they are in the dataset; the teachers
@@ -137,7 +154,7 @@ class Distillation:
     alpha: float = 0.5
     temperature: float = 2.0
     feature_weight: float = 0.0
-    task: TaskLoss | None = None
+    task: Supervised | None = None
     remembered: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -162,7 +179,7 @@ class Distillation:
         """Names of the inputs that the teachers look at."""
         return frozenset(name for teacher in self.teachers for name in teacher.schema.names)
 
-    def with_task(self, task: TaskLoss) -> Distillation:
+    def with_task(self, task: Supervised) -> Distillation:
         """The same distillation, with the task's loss unless it has one."""
         return self if self.task is not None else dataclasses.replace(self, task=task)
 
@@ -174,7 +191,7 @@ class Distillation:
         answers, pooled = self.ask(batch) if self.remembered is None else (self.recall(model.schema, batch), [])
         loss = self.alpha * soft_loss(model.schema, output, answers, self.temperature)
         if self.alpha < 1:
-            loss = loss + (1 - self.alpha) * (self.task or TaskLoss()).of(model, own, streams, output)
+            loss = loss + (1 - self.alpha) * (self.task or plain_loss(model.schema)).of(model, own, streams, output)
         if self.feature_weight:
             student = pool(streams)
             distances = [similarity_loss(student, teacher) for teacher in pooled]
@@ -211,6 +228,8 @@ def soft_loss(schema: Schema, output: Tensor, answers: Tensor, temperature: floa
 
     output: (batch, outputs); answers: (teachers, batch, outputs)
     """
+    if schema.task == "retrieval":
+        return affinity_loss(output, answers, temperature)
     if schema.task == "regression":
         return F.mse_loss(output.float() / schema.scale, answers.mean(dim=0) / schema.scale)
     soft = (answers / temperature).softmax(dim=-1).mean(dim=0)

@@ -13,7 +13,7 @@ from triptych.algorithm.technique import Context, Range, Space, Technique
 from triptych.algorithm.weights.layers import stacks_of
 from triptych.algorithm.weights.slicing import kept_units
 from triptych.algorithm.weights.trace import trace
-from triptych.errors import RecipeError
+from triptych.errors import ModelError, RecipeError
 from triptych.model.build import NAMES, build
 from triptych.model.config import ModelConfig
 from triptych.model.multimodal import Multimodal
@@ -26,8 +26,8 @@ Pairs = tuple[tuple[str, Any], ...]
 class Student(Technique):
     """Replace the network by a smaller one with fresh weights; put `Distill` or `Finetune` after it.
 
-    network:    'late_fusion', 'early_fusion' or 'bottleneck_fusion'; empty means the shape of the network at hand,
-                made smaller
+    network:    a name of `build`, such as 'late_fusion', or 'dual_encoder' for retrieval; empty means the shape of the
+                network at hand, made smaller
     fraction:   share of that network's blocks, widths, heads and channels, where `network` is empty
     sizes:      sizes of the named network, fields of `triptych.model.Sizes`, as pairs or a mapping
     modalities: other sizes for single modalities or kinds, as pairs or a mapping
@@ -70,7 +70,10 @@ class Student(Technique):
             torch.manual_seed(context.seed)
             sizes = {"exits": model.config.exits, **dict(self.sizes)}
             special = {name: dict(changes) for name, changes in self.modalities}
-            student = build(self.network, model.schema, modalities=special, **sizes)
+            try:
+                student = build(self.network, model.schema, modalities=special, **sizes)
+            except ModelError as error:
+                raise RecipeError(f"{self!r} cannot be built: {error}") from error
         return student.to(next(model.parameters()).device).eval()
 
 

@@ -47,7 +47,8 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
         return f"has {len(blocks)} blocks, so there is none with index {after}"
     if blocks[after].reduce is not None:
         return f"is already reduced after block {after}; choose another block"
-    if after == len(blocks) - 1 and not FUSIONS[model.config.fusion.name].mixer:
+    fusion = model.config.fusion
+    if after == len(blocks) - 1 and not (fusion and FUSIONS[fusion.name].mixer):
         return f"ends with block {after}, after which nothing gets cheaper"
     return _bound(modality, {block.mixer for block in blocks[after + 1 :]}, after)
 

@@ -15,7 +15,7 @@ from triptych.errors import RecipeError
 from triptych.model.dense import Dense
 from triptych.model.multimodal import Multimodal
 from triptych.tokens import Batch, Tokens
-from triptych.train.losses import TaskLoss
+from triptych.train.losses import plain_loss
 
 Importance = Literal["activation", "magnitude", "random", "taylor"]
 NAMES: tuple[Importance, ...] = get_args(Importance)
@@ -139,5 +139,5 @@ def _loss_changes(model: Multimodal, batches: Sequence[Batch]) -> Iterator[dict[
     device = next(worked.parameters()).device
     for batch in batches:
         worked.zero_grad()
-        torch.autograd.backward(TaskLoss()(worked, batch.to(device)))
+        torch.autograd.backward(plain_loss(worked.schema)(worked, batch.to(device)))
         yield {n: (p.detach() * p.grad if p.grad is not None else p.detach() * 0) for n, p in worked.named_parameters()}

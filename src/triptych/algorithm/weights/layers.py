@@ -96,7 +96,7 @@ def stacks_of(config: ModelConfig) -> dict[Path, tuple[BlockConfig, ...]]:
     stacks: dict[Path, tuple[BlockConfig, ...]] = {
         ("encoders", name, "blocks"): encoder.blocks for name, encoder in config.encoders.items()
     }
-    return {**stacks, ("fusion", "blocks"): config.fusion.blocks}
+    return {**stacks, **({("fusion", "blocks"): config.fusion.blocks} if config.fusion else {})}
 
 
 def keep_blocks(model: Multimodal, kept: Mapping[Path, Sequence[int]]) -> Multimodal:

@@ -15,13 +15,14 @@ from triptych.model.channels import Channel
 from triptych.model.config import BlockConfig, ModelConfig
 from triptych.model.fusion import Fusion
 from triptych.model.fusion.cross_attention import CrossAttention
+from triptych.model.heads import EmbeddingHead, Head
 from triptych.model.mixers import Mixer
-from triptych.model.multimodal import Head, Multimodal
+from triptych.model.multimodal import Multimodal
 from triptych.model.stems import Stem
 
 Kind = Literal["heads", "hidden", "width"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_OWNERS = (Mixer, CrossAttention, Channel, Stem, Head, Fusion)
+_OWNERS = (Mixer, CrossAttention, Channel, Stem, Head, EmbeddingHead, Fusion)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def _numbers(config: ModelConfig) -> Iterator[tuple[Kind, Path, int]]:
         if encoder.stem.width:
             yield "width", (*here, "stem", "width"), encoder.stem.width
         yield from _block_numbers((*here, "blocks"), encoder.blocks)
-    yield "width", ("fusion", "dim"), config.fusion.dim
-    yield from _block_numbers(("fusion", "blocks"), config.fusion.blocks)
+    if config.fusion is not None:
+        yield "width", ("fusion", "dim"), config.fusion.dim
+        yield from _block_numbers(("fusion", "blocks"), config.fusion.blocks)
     yield "hidden", ("head_hidden",), config.head_hidden
 
 
@@ -117,7 +119,7 @@ def _cut(model: Multimodal, path: Path, name: str, axis: int, growth: int) -> Cu
     layer = name.split(".")[-2] if "." in name else name
     repeats = owner.repeats.get(layer, 1) if isinstance(owner, Mixer) and axis == 0 and path[-1] == "heads" else 1
     reads_fusion = name == "head.up.weight" and axis == 1 and path[0] == "encoders"
-    start = model.fusion.starts.get(str(path[1]), 0) if reads_fusion else 0
+    start = model.fusion.starts.get(str(path[1]), 0) if model.fusion is not None and reads_fusion else 0
     return Cut(name, axis, growth // repeats, repeats, start)
 
 

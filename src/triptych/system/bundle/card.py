@@ -29,7 +29,7 @@ def model_card(
     reports: by candidate, the original first; recipe: techniques in the order applied
     """
     sections = {
-        "Purpose": purpose or f"Predict `{schema.target}` from {_list(schema.names)}. No other use has been tested.",
+        "Purpose": purpose or f"{_goal(schema)}. No other use has been tested.",
         "Inputs and output": "\n".join([*(_input(m) for m in schema.modalities), _output(schema)]),
         "Measured": _measured(reports or {}, schema),
         "Operating points": _points(points),
@@ -41,6 +41,12 @@ def model_card(
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     return f"# {schema.name}\n\n{body}\n"
+
+
+def _goal(schema: Schema) -> str:
+    if schema.task == "retrieval":
+        return f"Find {_list(schema.pair[1:])} by {_list(schema.pair[:1])}, and the other way round"
+    return f"Predict `{schema.target}` from {_list(schema.names)}"
 
 
 def _list(names: Sequence[str]) -> str:
@@ -64,6 +70,8 @@ def _input(modality: Modality) -> str:
 
 
 def _output(schema: Schema) -> str:
+    if schema.task == "retrieval":
+        return "- output: a vector of length one for each input; the closer two of them, the likelier a pair"
     if schema.task == "classification":
         return f"- output: a probability for each of {_list(schema.classes)}"
     between = f", trained on values from {schema.range[0]:g} to {schema.range[1]:g}" if schema.range else ""
@@ -120,7 +128,9 @@ def _step(step: Mapping[str, Any]) -> str:
 
 
 def _standard_limits(schema: Schema) -> tuple[str, ...]:
+    retrieval = schema.task == "retrieval"
     missing = "any subset of the inputs is accepted, but quality without some of them is lower"
+    space = "vectors of different bundles, or of different exports, must not be compared"
     sure = "probabilities are the network's own and were not calibrated"
     timing = "latency and memory hold for the machine and the thread count named above"
-    return (missing, *((sure,) if schema.task == "classification" else ()), timing)
+    return (space if retrieval else missing, *((sure,) if schema.task == "classification" else ()), timing)

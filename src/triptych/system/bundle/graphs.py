@@ -38,7 +38,7 @@ def export_graphs(model: Multimodal) -> dict[str, bytes]:
     streams = {name: model.encode(name, raw) for name, raw in _examples(model, rows=2).items()}
     for name in model.encoders:
         graphs[f"{name}.encode"] = _encode_graph(model, name)
-        if name in model.exits:
+        if name in model.alone:
             graphs[f"{name}.exit"] = _decide_graph(_Exit(model, name), {name: streams[name]})
         if model.schema[name].kind == "image":
             graphs[f"{name}.resize"] = _resize_graph(model.schema[name])

@@ -109,12 +109,13 @@ def _check_resize(bundle: Bundle, name: str) -> None:
 
 def _golden(schema: Schema, rows: Sequence[Mapping[str, Array]], outputs: Sequence[Array] | Array) -> Golden:
     expected = np.asarray(outputs, np.float32)
-    if not rows or expected.size != len(rows) * schema.outputs or not np.isfinite(expected).all():
+    width = schema.outputs or expected.shape[-1]  # retrieval: what the graphs give, which answering them compares
+    if not rows or expected.size != len(rows) * width or not np.isfinite(expected).all():
         raise BundleError(
-            f"golden examples need rows and finite outputs of shape (rows, {schema.outputs}), got {len(rows)} rows and "
+            f"golden examples need rows and finite outputs of shape (rows, {width}), got {len(rows)} rows and "
             f"{expected.shape}"
         )
-    expected = expected.reshape(len(rows), schema.outputs)
+    expected = expected.reshape(len(rows), width)
     return Golden([{name: _with_batch(schema, name, value) for name, value in row.items()} for row in rows], expected)
 
 

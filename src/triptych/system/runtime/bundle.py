@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BundleError, SchemaError
@@ -17,7 +18,7 @@ from triptych.system.runtime.check import Checker
 from triptych.system.runtime.manifest import MAX_MANIFEST_BYTES, Manifest
 from triptych.system.runtime.predict import Answer, Prediction, choose_point, predictions
 from triptych.system.runtime.stages import Stages
-from triptych.system.runtime.wiring import Point
+from triptych.system.runtime.wiring import Point, output_width
 
 if TYPE_CHECKING:
     from triptych.data.limits import Limits
@@ -87,6 +88,12 @@ class Bundle:
         extra = (self.manifest.files[name].bytes for name in (files.GOLDEN, files.CARD) if name in self.manifest.files)
         return self.bundle_bytes - sum(extra)
 
+    @property
+    def space(self) -> str:
+        """Names the vector space of this bundle's embeddings: a hash of its graphs and weights."""
+        graphs = {n: e.sha256 for n, e in self.manifest.files.items() if n.startswith("graphs/")}
+        return files.digest(repr(sorted(graphs.items())).encode())
+
     def modality(self, name: str) -> Modality:
         """One modality, with its tokenizer document if it has one."""
         if name not in self._modalities:
@@ -107,7 +114,8 @@ class Bundle:
         inputs: by modality name as `tokens.Batch` describes, images at any size; a missing modality has no key
         engine: one fused graph, a graph per stage, or whichever was measured to be faster; batches go through the
             stages where the fused graph was exported for one row
-        Returns logits (batch, classes), or (batch, 1) in target units.
+        Returns logits (batch, classes), (batch, 1) in target units, or for retrieval both sides' unit vectors side by
+        side (batch, 2 · embedding), zeros for a side that is missing.
         Raises SchemaError, BundleError.
         """
         self._check(inputs)
@@ -157,6 +165,50 @@ class Bundle:
                 answers = self._predict_alike([rows[i] for i in part], names, chosen, met=met, limits=limits)
                 found.update(zip(part, answers, strict=True))
         return [found[number] for number in range(len(rows))]
+
+    def embed(self, *, limits: Limits | None = None, **inputs: object) -> Array:
+        """Unit vector of one undecoded value, named after its modality: (embedding,) float32.
+
+        Only that side's graphs run.  Raises as `embed_many`.
+        """
+        vector: Array = self.embed_many([inputs], limits=limits)[0]
+        return vector
+
+    def embed_many(
+        self, rows: Sequence[Mapping[str, object]], *, batch_size: int = 32, limits: Limits | None = None
+    ) -> Array:
+        """Unit vectors of many rows, in their order, each with one modality: (rows, embedding) float32.
+
+        Raises SchemaError for a bundle that is not for retrieval and a row without exactly one modality; DataError.
+        """
+        from triptych.data.limits import Limits
+        from triptych.system.runtime.rows import Rows, names_present
+
+        if self.schema.task != "retrieval":
+            raise SchemaError(f"only a bundle for retrieval embeds; this one is for {self.schema.task}: use predict")
+        if batch_size < 1:
+            raise SchemaError(f"batch_size must be at least 1, got {batch_size}")
+        groups: dict[str, list[int]] = {}
+        for number, row in enumerate(rows):
+            names = names_present(self.schema, row, number)
+            if len(names) > 1:
+                raise SchemaError(f"row {number} has {list(names)}; embed one modality at a time")
+            groups.setdefault(names[0], []).append(number)
+        found: dict[int, Array] = {}
+        for name, members in groups.items():
+            for start in range(0, len(members), batch_size):
+                part = members[start : start + batch_size]
+                raw = Rows(
+                    [rows[i] for i in part],
+                    (name,),
+                    modality=self.modality,
+                    check=self._check.value,
+                    fit=self._fit_if_able,
+                    limits=limits or Limits(),
+                )
+                found.update(zip(part, self.stages.exit(name, self.stages.encode(name, raw[name])), strict=True))
+        width = output_width(f"{self.schema.pair[0]}.exit", self.schema, self.manifest.stages)
+        return np.stack([found[i] for i in range(len(rows))]) if rows else np.empty((0, width or 0), np.float32)
 
     def profile(self, inputs: Mapping[str, Array], repeat: int = 20) -> dict[str, list[float]]:
         """Seconds of each stage: '<modality>.encode', 'decide' and 'fused', as far as the bundle has them."""

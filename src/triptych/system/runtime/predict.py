@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BudgetError
-from triptych.schema import Schema
+from triptych.schema import Schema, Task
 from triptych.system.runtime.wiring import Point
 
 
@@ -20,6 +20,7 @@ class Prediction:
 
     label, probabilities: classification; probabilities by class, in output order
     value: regression, in target units
+    embeddings: retrieval, a unit vector of each side that the row has
     used: modalities that the answer rests on; missing: those of the schema that the row did not have
     engine: graphs that ran: fused, staged or cascade; point: the operating point that was asked for or chosen
     seconds: decoding and running; a row of `predict_many` has its share of its batch
@@ -35,6 +36,7 @@ class Prediction:
     point: str | None
     seconds: float
     deadline_met: bool | None = None
+    embeddings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,10 @@ def predictions(
 ) -> list[Prediction]:
     """One prediction per row.  given: modalities that the rows have; seconds: of one row"""
     missing = tuple(name for name in schema.names if name not in given)
-    classes = schema.task == "classification"
-    chances = softmax(answer.output) if classes else np.zeros((len(answer.output), 0))
+    say = _SAY[schema.task]
     return [
         Prediction(
-            label=schema.classes[int(chance.argmax())] if classes else None,
-            value=None if classes else float(output[0]),
-            probabilities=dict(zip(schema.classes, chance.tolist(), strict=True)) if classes else {},
+            **{"label": None, "value": None, "probabilities": {}, **say(schema, output, given)},
             used=used,
             missing=missing,
             engine=answer.engine,
@@ -71,8 +70,30 @@ def predictions(
             seconds=seconds,
             deadline_met=met,
         )
-        for output, chance, used in zip(answer.output, chances, answer.used, strict=True)
+        for output, used in zip(answer.output, answer.used, strict=True)
     ]
+
+
+def _class(schema: Schema, output: NDArray[Any], _given: Collection[str]) -> dict[str, Any]:
+    (chances,) = softmax(output[None])
+    named = dict(zip(schema.classes, chances.tolist(), strict=True))
+    return {"label": schema.classes[int(chances.argmax())], "probabilities": named}
+
+
+def _value(_schema: Schema, output: NDArray[Any], _given: Collection[str]) -> dict[str, Any]:
+    return {"value": float(output[0])}
+
+
+def _embeddings(schema: Schema, output: NDArray[Any], given: Collection[str]) -> dict[str, Any]:
+    sides = zip(schema.pair, np.split(output, 2), strict=True)
+    return {"embeddings": {name: tuple(side.tolist()) for name, side in sides if name in given}}
+
+
+_SAY: dict[Task, Callable[[Schema, NDArray[Any], Collection[str]], dict[str, Any]]] = {
+    "classification": _class,
+    "regression": _value,
+    "retrieval": _embeddings,
+}
 
 
 def choose_point(

@@ -13,7 +13,7 @@ from triptych.errors import BundleError, SchemaError
 from triptych.system.runtime.manifest import Manifest
 from triptych.system.runtime.predict import Answer, softmax
 from triptych.system.runtime.session import Session
-from triptych.system.runtime.wiring import Point, Stage, Tensor
+from triptych.system.runtime.wiring import Point, Stage, Tensor, output_width
 
 Array = NDArray[Any]
 Stream = Mapping[str, Array]
@@ -30,7 +30,6 @@ class Stages:
         self.manifest = manifest
         self._folder, self._read, self._threads = folder, read, threads
         self.one_row = "fused" in manifest.stages and _is_one_row(manifest.stages["fused"])
-        self._outputs = manifest.schema.outputs
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
@@ -45,7 +44,7 @@ class Stages:
         return dict(zip(self.manifest.stages[stage].outputs, self.run(stage, {name: raw}), strict=True))
 
     def decide(self, streams: Mapping[str, Stream]) -> Array:
-        """Answer on any non-empty subset of the modalities: (batch, outputs)."""
+        """Answer on any non-empty subset of the modalities: (batch, outputs), 2 · embedding of them for retrieval."""
         given = {f"{name}.{key}": value for name, stream in streams.items() for key, value in stream.items()}
         batch = len(next(iter(given.values())))
         tensors = self.manifest.stages["decide"].inputs
@@ -53,7 +52,7 @@ class Stages:
         return self._answer("decide", feed, batch)
 
     def exit(self, name: str, stream: Stream) -> Array:
-        """Answer on one modality alone: (batch, outputs)."""
+        """Answer on one modality alone: (batch, outputs), or for retrieval its embedding (batch, embedding)."""
         feed = {**stream, **{f"{name}.{key}": value for key, value in stream.items()}}
         return self._answer(f"{name}.exit", feed, len(next(iter(stream.values()))))
 
@@ -120,7 +119,7 @@ class Stages:
 
     def _answer(self, name: str, feed: Mapping[str, Array], batch: int) -> Array:
         (output,) = self.run(name, feed)
-        wanted = (batch, self._outputs)
+        wanted = (batch, output_width(name, self.manifest.schema, self.manifest.stages))
         if output.shape != wanted:
             raise BundleError(f"graph {name!r} must give an output of shape {wanted}, got {output.shape}")
         return output

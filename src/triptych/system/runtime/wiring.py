@@ -100,8 +100,27 @@ def _check_tensors(schema: Schema, stages: Mapping[str, Stage]) -> None:
                 raise BundleError(f"decide: {key} must be (batch, tokens, …) with a fixed width, got {tensor.shape}")
     if "fused" in stages:
         _check_sides("fused", stages["fused"], set(schema.names), {"output"})
+    if schema.task == "retrieval":
+        _check_embeddings(schema, stages)
     if wrong := {t.dtype for s in stages.values() for t in (*s.inputs.values(), *s.outputs.values())} - DTYPES:
         raise BundleError(f"graphs may use the types {sorted(DTYPES)}, got {sorted(wrong)}")
+
+
+def output_width(name: str, schema: Schema, stages: Mapping[str, Stage]) -> int | None:
+    """Numbers that a graph answers a row with; what it declares where the schema leaves that to the network."""
+    return schema.outputs or stages[name].outputs["output"].shape[-1]
+
+
+def _check_embeddings(schema: Schema, stages: Mapping[str, Stage]) -> None:
+    """Each side needs a graph that embeds it alone; all widths must be known and agree."""
+    answering = [f"{name}.exit" for name in schema.names]
+    if missing := {*answering, *(f"{name}.encode" for name in schema.names)} - stages.keys():
+        raise BundleError(f"a bundle for retrieval embeds each side alone; missing are the graphs {sorted(missing)}")
+    shapes = {name: stages[name].outputs["output"].shape for name in (*answering, "decide", "fused") if name in stages}
+    widths = {name: shape[-1] if len(shape) == 2 else None for name, shape in shapes.items()}
+    one = widths[answering[0]]
+    if not one or any(width != (one if name in answering else 2 * one) for name, width in widths.items()):
+        raise BundleError(f"the graphs of a pair must give embeddings of one known width, or two, got {shapes}")
 
 
 def _check_modality(modality: Modality, stages: Mapping[str, Stage]) -> set[str]:

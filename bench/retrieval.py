@@ -189,7 +189,7 @@ def main() -> None:
     if args.bundle is not None:
         whole = setting.whole(args.seeds[0], first[chosen])
         save_model(whole, args.bundle.with_name(f"{args.bundle.name}-model"))
-        export(whole, args.bundle, dataclasses.replace(data, schema=whole.schema))
+        export(whole, args.bundle, data)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps({"chosen": chosen, **{name: one["mean"] for name, one in test.items()}, "out": str(args.out)}))

@@ -246,6 +246,39 @@ def tiny_pairs_data(tiny_pairs: Path):
 
 
 @pytest.fixture(scope="session")
+def pairs_model(tiny_pairs_data):
+    """An untrained network for retrieval whose every parameter is random; embeddings of 12."""
+    import torch
+
+    from tests.train.small import SIZES as NETWORK
+    from triptych.model import build
+
+    torch.manual_seed(0)
+    network = build("dual_encoder", tiny_pairs_data.schema, **{**NETWORK, "embedding": 12}).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return network
+
+
+@pytest.fixture(scope="session")
+def pairs_bundle(pairs_model, tiny_pairs_data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pairs_model` as a bundle.  Read-only."""
+    from triptych.system.bundle.export import export
+
+    return export(pairs_model, tmp_path_factory.mktemp("pairs") / "bundle", tiny_pairs_data)
+
+
+@pytest.fixture(scope="session")
+def pairs_vectors(pairs_model, tiny_pairs_data) -> dict[str, np.ndarray]:
+    """What `pairs_model` gives for the test split, by side."""
+    from triptych.train.evaluate import predict
+
+    outputs = predict(pairs_model, tiny_pairs_data.test)
+    return dict(zip(tiny_pairs_data.schema.pair, np.split(outputs, 2, axis=1), strict=True))
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tiny_dataset: Path):
     """The loaded `tiny_dataset`."""
     from triptych.data.read import load_data

@@ -9,6 +9,7 @@ import pytest
 from triptych.data.dataset import Dataset
 from triptych.data.read import load_data
 from triptych.report import RunRecord, answers, examples
+from triptych.report.page import page
 from triptych.report.points import ledger
 from triptych.schema import Modality, Schema
 
@@ -63,3 +64,37 @@ def test_the_ledger_joins_the_report_and_the_record() -> None:
     parts = {"image": {"p50_s": 0.1, "worth": 0.2}, "image.encode": {"p50_s": 0.1}}
     run = RunRecord("d", schema, reports={"chosen": {"parts": parts}}, modalities={"image": {"alone": 0.6}})
     assert ledger(run) == {"image": {"kind": "image", "p50_s": 0.1, "worth": 0.2, "alone": 0.6}}
+
+
+def test_a_search_is_told_in_both_directions(tiny_pairs_data: Dataset) -> None:
+    split, schema = tiny_pairs_data.test, tiny_pairs_data.schema
+    perfect = np.tile(np.eye(len(split)), 2)
+    found = answers(perfect, np.asarray(split.targets), schema)
+    assert found["rows"] == 16
+    assert [(d["query"], d["answer"]) for d in found["directions"]] == [("photo", "title"), ("title", "photo")]
+    assert all(d["recall_at_1"] == 1 and d["median_rank"] == 1 for d in found["directions"])
+    off = np.concatenate([np.eye(16), np.roll(np.eye(16), 1, axis=0)], axis=1)
+    shown = examples(split, off, schema, count=6)
+    assert not any(e["right"] for e in shown if e["id"] not in {"test-0", "test-15"})
+    second = next(e for e in shown if e["id"] not in {"test-0", "test-15"})
+    number = int(second["id"].removeprefix("test-"))
+    assert second["true"] == split.raw(number)["title"]
+    assert second["predicted"] == split.raw(number + 1)["title"]
+    assert second["inputs"].keys() == {"photo", "title"}
+
+
+def test_the_page_of_a_retrieval_run_shows_what_a_search_finds(tiny_pairs_data: Dataset) -> None:
+    split, schema = tiny_pairs_data.test, tiny_pairs_data.schema
+    outputs = np.tile(np.eye(len(split)), 2)
+    record = RunRecord(
+        dataset="pairs",
+        schema=schema.to_dict(),
+        reports={name: {"quality": 0.5, "p50_s": 0.001} for name in ("reference", "chosen")},
+        confusion=answers(outputs, np.asarray(split.targets), schema),
+        examples=examples(split, outputs, schema),
+    )
+    text = page(RunRecord.from_dict(record.to_dict()))
+    assert "What a search finds" in text
+    assert "photo → title" in text
+    assert "Retrieval, in both directions, between" in text
+    assert "recall at 1 50.0" in text

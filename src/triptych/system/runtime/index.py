@@ -125,10 +125,11 @@ def _read(path: str, most: int) -> bytes:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
         raise DataError(f"cannot read the index {path!r}: {error.strerror}") from error
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise DataError(f"the index {path!r} is not a plain file")
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise DataError(f"the index {path!r} is not a plain file")
         if facts.st_size > most:
             raise LimitError(f"the index {path!r} has {facts.st_size} bytes, at most {most} are read")
         return file.read(most + 1)

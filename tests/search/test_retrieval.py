@@ -1,5 +1,6 @@
 """The chain's own choices for retrieval: its reference, its students, and no half pairs."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +8,11 @@ from optuna.trial import FixedTrial
 
 from triptych.algorithm import compress
 from triptych.model import build
+from triptych.search.budget import Budget
+from triptych.search.chain import fit_to_budget
 from triptych.search.recipes import reference_recipe
 from triptych.search.space import STARTS, default_space
+from triptych.system.runtime import Bundle
 from triptych.train import TrainConfig
 from triptych.train.losses import task_loss
 
@@ -32,3 +36,16 @@ def test_every_start_of_a_search_can_be_built(route: str, tiny_pairs_data: Any) 
     lean = compress(reference, recipe, tiny_pairs_data)
     assert lean.schema.task == "retrieval"
     assert sum(p.numel() for p in lean.parameters()) < sum(p.numel() for p in reference.parameters())
+
+
+@pytest.mark.slow
+def test_fit_leaves_a_bundle_that_embeds_and_a_report_of_what_is_found(tiny_pairs_data: Any, tmp_path: Path) -> None:
+    budget, train = Budget.parse("size=60%,drop=100"), {"epochs": 2, "batch_size": 16}
+    line = fit_to_budget(tiny_pairs_data, budget, tmp_path, minutes=0.5, train=train, repeat=20)
+    assert line["metric"] == "recall_at_1"
+    assert 0 <= line["details"]["photo_to_title_recall_at_10"] <= 1
+    assert line["size_bytes"] < 0.6 * line["size_bytes_reference"]
+    bundle = Bundle.load(tmp_path / "bundle", check_golden=True)
+    assert bundle.embed(title="red bar left").shape == (128,)
+    assert "What a search finds" in (tmp_path / "report.html").read_text()
+    assert "photo to title recall at 1" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()

@@ -11,6 +11,7 @@ _HOME = {
     "Bundle": "system.runtime",
     "Distill": "algorithm",
     "Finetune": "algorithm",
+    "Index": "system.runtime",
     "Int8": "algorithm",
     "Int8Weights": "algorithm",
     "KeepTokens": "algorithm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,7 +114,7 @@ def answer_one(asked: Asked, inputs: Mapping[str, str], screen: Screen) -> dict[
     bundle = asked.load()
     values = {name: value_of(bundle.schema, name, inputs[name]) for name in inputs}
     if asked.index is not None:
-        (found,) = search(asked, bundle, [values])
+        (found,) = answerer(asked, bundle)([values])
         screen.table(("match", "similarity"), [(m["id"], f"{m['score']:.3f}") for m in found["matches"]])
         return found
     prediction = bundle.predict(**asked.how, **values)
@@ -128,38 +128,47 @@ def answer_one(asked: Asked, inputs: Mapping[str, str], screen: Screen) -> dict[
     return asdict(prediction)
 
 
-def search(asked: Asked, bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Matches of every row in the index: by the side that it does not hold, where the row has that, else by its own.
+def answerer(asked: Asked, bundle: Bundle) -> Callable[[Sequence[Mapping[str, Any]]], list[dict[str, Any]]]:
+    """What turns rows into answers: the bundle alone, or with the index what each row finds there.
 
+    A row asks by the side that the index does not hold, where it has that, else by the other.
     Raises DataError where another bundle made the index.
     """
+    if asked.index is None:
+        return lambda rows: [asdict(answer) for answer in bundle.predict_many(rows, **asked.how)]
     from triptych.system.runtime import Index
 
+    if bundle.schema.task != "retrieval":
+        raise DataError(f"{asked.bundle} is for {bundle.schema.task}; only a bundle for retrieval searches an index")
     index = Index.load(str(asked.index))
     if index.space not in {"", bundle.space}:
         raise DataError(
             f"another bundle made the index {asked.index}; make it again with `triptych index {asked.bundle}`"
         )
     sides = sorted(bundle.schema.pair, key=lambda name: name == index.modality)
-    names = [next((name for name in sides if row.get(name) is not None), sides[0]) for row in rows]
-    vectors = bundle.embed_many([{name: row.get(name)} for name, row in zip(names, rows, strict=True)])
-    found = index.search_many(vectors, MATCHES if asked.k is None else asked.k)
-    return [
-        {"modality": name, "searched": index.modality, "matches": [asdict(match) for match in matches]}
-        for name, matches in zip(names, found, strict=True)
-    ]
+
+    def search(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        names = [next((name for name in sides if row.get(name) is not None), sides[0]) for row in rows]
+        vectors = bundle.embed_many([{name: row.get(name)} for name, row in zip(names, rows, strict=True)])
+        found = index.search_many(vectors, MATCHES if asked.k is None else asked.k)
+        return [
+            {"modality": name, "searched": index.modality, "matches": [asdict(match) for match in matches]}
+            for name, matches in zip(names, found, strict=True)
+        ]
+
+    return search
 
 
 def answer_rows(asked: Asked, source: str | Path, *, split: str | None, out: Path, screen: Screen) -> dict[str, Any]:
     """Answer every row of a file (split None) or of a dataset's split; write one JSON object per row."""
     bundle = asked.load()
-    rows = rows_of(bundle.schema, source, split=split)
+    rows, answer_all = rows_of(bundle.schema, source, split=split), answerer(asked, bundle)
     partial = out.with_name(f"{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with partial.open("w", encoding="utf-8") as file:
         while chunk := list(islice(rows, CHUNK)):
-            answers = _answers(asked, bundle, [row for _, row in chunk])
+            answers = answer_all([row for _, row in chunk])
             file.writelines(_line(name, answer) for (name, _), answer in zip(chunk, answers, strict=True))
             count += len(chunk)
     partial.replace(out)
@@ -171,12 +180,6 @@ def rows_of(schema: Schema, source: str | Path, *, split: str | None) -> Iterato
     """Ids and undecoded values of the rows of a file (split None) or of a dataset's split."""
     found = _file_rows(Path(source), schema) if split is None else _dataset_rows(str(source), split, schema)
     return ((name, {k: v for k, v in row.items() if k in schema.names}) for name, row in found)
-
-
-def _answers(asked: Asked, bundle: Bundle, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    if asked.index is not None:
-        return search(asked, bundle, rows)
-    return [asdict(answer) for answer in bundle.predict_many(rows, **asked.how)]
 
 
 def _line(name: str, answer: Mapping[str, Any]) -> str:

@@ -84,6 +84,11 @@ class Screen:
         """One row per measured candidate."""
         head = ("candidate", "quality", "95 % interval", "drop", "p50", "of the first", "peak memory", "size", "FLOPs")
         self.table(head, [_report_row(name, report) for name, report in reports.items()])
+        details = {name: report["details"] for name, report in reports.items() if report.get("details")}
+        if details:
+            figures = list(next(iter(details.values())))
+            rows = [(f, *(words.detail(f, one.get(f)) for one in details.values())) for f in figures]
+            self.table(("", *details), rows)
 
     def outcome(self, line: Mapping[str, Any]) -> None:
         """What `fit` found: before and after, what of the budget was missed, and where the page lies."""

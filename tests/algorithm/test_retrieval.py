@@ -43,7 +43,7 @@ def test_pruning_may_look_at_data(importance: Any, tiny_pairs_data: Any) -> None
 
 
 def test_a_student_of_another_task_is_a_wrong_recipe(tiny_pairs_data: Any) -> None:
-    with pytest.raises(RecipeError, match="without fusion"):
+    with pytest.raises(RecipeError, match="no student for retrieval"):
         compress(network(tiny_pairs_data), [Student("late_fusion", sizes=(("dim", 8),))], tiny_pairs_data)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from triptych.cli import app
-from triptych.cli_options import literals, name_candidates
+from triptych.cli_options import literals, name_candidates, split_pair
 from triptych.errors import RecipeError
 
 Run = Callable[..., Any]
-COMMANDS = ("init", "fit", "compress", "measure", "export", "predict", "report", "inspect")
+COMMANDS = ("init", "fit", "compress", "measure", "export", "predict", "index", "report", "inspect")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -162,3 +162,21 @@ def test_predict_and_inspect_load_no_torch(tmp_path: Path) -> None:
         error, last = run.stdout.splitlines()
         assert json.loads(error)["type"] == "BundleError"
         assert last == "2 False"
+
+
+def test_the_pair_of_a_retrieval_goes_into_the_plan(triptych: Run, tmp_path: Path) -> None:
+    ran = triptych("fit", "x", "--task", "retrieval", "--pair", "photo, title", "--out", tmp_path, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert (ran.line["options"]["task"], ran.line["options"]["pair"]) == ("retrieval", "photo, title")
+    assert split_pair("photo, title") == ("photo", "title")
+    assert split_pair(None) is None
+
+
+def test_init_writes_a_retrieval_that_is_read_back(triptych: Run, tmp_path: Path) -> None:
+    table = tmp_path / "notes.csv"
+    table.write_text("\n".join(["note,height", *(f"a note number {i} of the day,{i / 7}" for i in range(30))]) + "\n")
+    ran = triptych("init", table, "--task", "retrieval", "--pair", "note,table")
+    assert ran.code == 0, ran.err
+    seen = triptych("inspect", table)
+    assert seen.line["schema"]["pair"] == ["note", "table"]
+    assert "retrieval between note and table" in seen.err

@@ -85,6 +85,7 @@ def test_wrong_searches_are_named(triptych: Run, pairs_bundle: Path, tiny_pairs:
     assert triptych("index", pairs_bundle, "--rows", plain, "--out", foreign).code == 2
     other = tiny.write(tmp_path / "colours")
     assert triptych("index", other, "--data", tiny_pairs, "--out", foreign).line["type"] == "DataError"
+    assert "only a bundle for retrieval" in triptych("predict", other, "--text", "a", "--index", foreign).err
 
 
 def test_inspect_tells_of_the_pair(triptych: Run, pairs_bundle: Path, tiny_pairs: Path) -> None:

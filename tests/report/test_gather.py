@@ -8,7 +8,7 @@ import pytest
 
 from triptych.data.dataset import Dataset
 from triptych.data.read import load_data
-from triptych.report import RunRecord, answers, examples
+from triptych.report import RunRecord, answers, examples, words
 from triptych.report.page import page
 from triptych.report.points import ledger
 from triptych.schema import Modality, Schema
@@ -98,3 +98,8 @@ def test_the_page_of_a_retrieval_run_shows_what_a_search_finds(tiny_pairs_data: 
     assert "photo → title" in text
     assert "Retrieval, in both directions, between" in text
     assert "recall at 1 50.0" in text
+
+
+def test_details_are_written_by_what_they_are() -> None:
+    assert words.detail("a_to_b_recall_at_10", 0.5) == words.quality(0.5, "recall_at_10")
+    assert words.detail("a_to_b_median_rank", 12.0) == "12"

@@ -95,7 +95,10 @@ def _target(table: pa.Table, target: str | None) -> str:
         by_lower = {column.lower(): column for column in reversed(table.column_names)}
         target = next((by_lower[name] for name in _TARGETS if name in by_lower), None)
         if target is None:
-            raise DataError(f"no column of {table.column_names} is named like a target; name it with target=")
+            raise DataError(
+                f"no column of {table.column_names} is named like a target; name it with target=, or read the data "
+                "for retrieval, which needs none, with task='retrieval'"
+            )
     if target not in table.column_names:
         raise DataError(f"the target column {target!r} is missing; the table has {table.column_names}")
     return target

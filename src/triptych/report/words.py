@@ -81,6 +81,11 @@ def quality(value: float | None, metric: str) -> str:
     return f"{100 * value:.1f}{NBSP}%" if metric in SHARES else minus(f"{value:.3f}")
 
 
+def detail(name: str, value: float | None) -> str:
+    """One of a report's details: a recall in percent, a rank as it is."""
+    return quality(value, "recall_at_1") if "recall" in name else number(value)
+
+
 def difference(value: float | None, metric: str) -> str:
     """A signed difference of two qualities."""
     if value is None:

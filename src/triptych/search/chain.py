@@ -277,6 +277,7 @@ class _Chain:
             "size_bytes_reference": before.size_bytes,
             "size_bytes": after.size_bytes,
             "loyalty": after.loyalty,
+            **({"details": after.details} if after.details else {}),
             "threads": self.threads,
             "seed": self.seed,
             "missed": missed,

@@ -13,7 +13,7 @@ from triptych.algorithm.technique import Context, Range, Space, Technique
 from triptych.algorithm.weights.layers import stacks_of
 from triptych.algorithm.weights.slicing import kept_units
 from triptych.algorithm.weights.trace import trace
-from triptych.errors import ModelError, RecipeError
+from triptych.errors import RecipeError
 from triptych.model.build import NAMES, build
 from triptych.model.config import ModelConfig
 from triptych.model.multimodal import Multimodal
@@ -66,14 +66,15 @@ class Student(Technique):
     def _build(self, model: Multimodal, context: Context) -> Multimodal:
         if not self.network:
             return fresh_model(shrunk(model, self.fraction), model, seed=context.seed)
+        if bool(NAMES[self.network]) != bool(model.config.fusion):
+            fitting = sorted(name for name, fusion in NAMES.items() if bool(fusion) == bool(model.config.fusion))
+            task = model.schema.task
+            raise RecipeError(f"a {self.network!r} is no student for {task}; choose of {fitting}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             sizes = {"exits": model.config.exits, **dict(self.sizes)}
             special = {name: dict(changes) for name, changes in self.modalities}
-            try:
-                student = build(self.network, model.schema, modalities=special, **sizes)
-            except ModelError as error:
-                raise RecipeError(f"{self!r} cannot be built: {error}") from error
+            student = build(self.network, model.schema, modalities=special, **sizes)
         return student.to(next(model.parameters()).device).eval()
 
 

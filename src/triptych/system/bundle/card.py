@@ -84,8 +84,9 @@ def _measured(reports: Mapping[str, Report], schema: Schema) -> str:
     titles = ("", schema.metric, "drop", "median", "95th percentile", "peak memory above the floor", "size")
     rows = [titles, ("---",) * len(titles), *((name, *_figures(report)) for name, report in reports.items())]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    details = [f"`{name}`: {_details(report)}" for name, report in reports.items() if report.details]
     places = [f"`{name}`: {_place(report)}" for name, report in reports.items() if report.environment]
-    return "\n\n".join([table, *places])
+    return "\n\n".join([table, *details, *places])
 
 
 def _figures(report: Report) -> tuple[str, ...]:
@@ -97,6 +98,10 @@ def _figures(report: Report) -> tuple[str, ...]:
         _number(report.peak_bytes, ".3g", scale=1e-6, unit=" MB"),
         _number(report.size_bytes, ".3g", scale=1e-6, unit=" MB"),
     )
+
+
+def _details(report: Report) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in report.details.items())
 
 
 def _number(value: float | None, form: str, *, scale: float = 1.0, unit: str = "") -> str:

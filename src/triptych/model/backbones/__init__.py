@@ -5,10 +5,18 @@
 
 from triptych.model.backbones.backbone import Backbone
 from triptych.model.backbones.bert import Bert
+from triptych.model.backbones.clip import ClipText, ClipVision
+from triptych.model.backbones.dinov2 import Dinov2
+from triptych.model.backbones.siglip import SiglipText, SiglipVision
 from triptych.model.backbones.vit import Vit
 
 BACKBONES: dict[str, type[Backbone]] = {
     "bert": Bert,
+    "clip_text": ClipText,
+    "clip_vision": ClipVision,
+    "dinov2": Dinov2,
+    "siglip_text": SiglipText,
+    "siglip_vision": SiglipVision,
     "vit": Vit,
 }
 

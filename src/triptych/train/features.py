@@ -126,8 +126,8 @@ def _rest_schema(model: Multimodal, stems: dict[str, PretrainedStem]) -> Schema:
         if modality.name not in stems:
             return modality
         stem = stems[modality.name]
-        shape = {"frames": stem.tokens, "channels": stem.backbone.width}
-        return Modality(modality.name, "series", column=modality.column, **shape)
+        width = stem.backbone.width
+        return Modality(modality.name, "series", modality.column, frames=stem.tokens, channels=width)
 
     return dataclasses.replace(model.schema, modalities=tuple(map(changed, model.schema.modalities)))
 

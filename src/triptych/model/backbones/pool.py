@@ -35,4 +35,5 @@ class AttentionPool(nn.Module):
         query = query.expand(x.shape[0], -1, -1, -1)
         mixed = functional.scaled_dot_product_attention(query, key, value)
         pooled: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
-        return pooled + self.down(self.activation(self.up(self.norm(pooled))))
+        out: Tensor = pooled + self.down(self.activation(self.up(self.norm(pooled))))
+        return out

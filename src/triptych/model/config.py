@@ -13,6 +13,7 @@ from triptych.errors import ModelError
 T = TypeVar("T")
 Precision = Literal["float32", "int8_weights", "int8"]
 Squash = Literal["asinh", "softsign"]
+ChannelPer = Literal["block", "modality"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
 
 
@@ -68,6 +69,7 @@ class BlockConfig:
     channel: str = "mlp"
     hidden: int = 512
     knots: int = 5  # kan: bumps per edge
+    channel_per: ChannelPer = "block"  # blocks that modalities share: one channel block, or one for every modality
     reduce: ReduceConfig | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +77,8 @@ class BlockConfig:
             raise ModelError(f"the kernel of a block must be odd, got {self.kernel}")
         if self.factor <= 0:
             raise ModelError(f"the factor of ProbSparse must be above zero, got {self.factor}")
+        if self.channel_per not in get_args(ChannelPer):
+            raise ModelError(f"channel_per must be one of {get_args(ChannelPer)}, got {self.channel_per!r}")
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,14 @@ class EncoderConfig:
 
     dim: int = 128
     stem: StemConfig = StemConfig()
+    blocks: tuple[BlockConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """Blocks that every modality's tokens go through after its own, one modality at a time, with the same weights."""
+
+    dim: int = 128
     blocks: tuple[BlockConfig, ...] = ()
 
 
@@ -96,6 +108,8 @@ class FusionConfig:
     bottlenecks: int = 4  # bottleneck fusion: shared tokens
     tensor_dim: int = 8  # tensor fusion: features of a modality in the product
     tensor_rank: int = 4  # low-rank tensor fusion: products in the sum
+    latents: int = 32  # perceiver: learnt tokens that read the others
+    latent_depth: int = 1  # perceiver: blocks among the latents after every reading, all of the same sizes
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,7 @@ class ModelConfig:
     dropout: float = 0.1
     exits: bool = False  # a head per modality on its own tokens, for early exit
     precision: Precision = "float32"
+    shared: SharedConfig | None = None  # between the encoders and the fusion
     recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
 
     def __post_init__(self) -> None:
@@ -128,11 +143,15 @@ class ModelConfig:
             raise ModelError(f"a model config must map names to encoders, got {given!r}")
         encoders = {name: _encoder(value) for name, value in given.items()}
         fusion = _make(FusionConfig, record.get("fusion", {}), blocks=_blocks)
-        return _make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
+        return _make(cls, {**record, "encoders": encoders, "fusion": fusion}, shared=_shared, recipe=tuple)
 
 
 def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
     return _make(EncoderConfig, record, stem=lambda r: _make(StemConfig, r), blocks=_blocks)
+
+
+def _shared(record: Any) -> SharedConfig | None:
+    return None if record is None else _make(SharedConfig, record, blocks=_blocks)
 
 
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:

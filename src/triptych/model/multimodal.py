@@ -16,6 +16,7 @@ from triptych.model.config import ModelConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.encoder import Encoder
 from triptych.model.fusion import FUSIONS
+from triptych.model.shared import Shared
 from triptych.schema import Modality, Schema
 from triptych.tokens import Batch, Tokens
 
@@ -49,10 +50,16 @@ class Multimodal(nn.Module):
             raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
         self.config, self.schema = config, schema
         precision, dropout = config.precision, config.dropout
+        after = config.shared.blocks if config.shared else ()
         self.encoders = nn.ModuleDict(
-            {n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names}
+            {
+                n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout, after=after)
+                for n in schema.names
+            }
         )
         dims = {name: config.encoders[name].dim for name in schema.names}
+        self.shared = Shared(dims, config.shared, precision, dropout) if config.shared else None
+        dims = dict.fromkeys(dims, config.shared.dim) if config.shared else dims
         self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, precision, dropout)
         self.head = self._head(self.fusion.width)
         self.exits = nn.ModuleDict({name: self._head(dim) for name, dim in dims.items()} if config.exits else {})
@@ -66,9 +73,9 @@ class Multimodal(nn.Module):
         return self.decide(self.encode_all(batch))
 
     def encode(self, name: str, raw: Tensor) -> Tokens:
-        """Run one modality's encoder.  raw: as in `Batch.inputs`"""
+        """Run one modality's encoder, and the blocks that all share.  raw: as in `Batch.inputs`"""
         tokens: Tokens = self.encoders[name](raw)
-        return tokens
+        return tokens if self.shared is None else self.shared(tokens, name)
 
     def encode_all(self, batch: Batch) -> dict[str, Tokens]:
         """Run the encoders of the modalities that are there.  Raises UnknownModality."""
@@ -113,11 +120,12 @@ class Multimodal(nn.Module):
         return counts
 
     def parameters_by_part(self) -> dict[str, int]:
-        """Number of parameters per stage."""
+        """Number of parameters per stage, and of the blocks that the encoders share."""
         counts = {f"{n}.encode": sum(p.numel() for p in e.parameters()) for n, e in self.encoders.items()}
         decide = [*self.fusion.parameters(), *self.head.parameters()]
         exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in self.exits.items()}
-        return {**counts, "decide": sum(p.numel() for p in decide), **exits}
+        shared = {} if self.shared is None else {"shared": sum(p.numel() for p in self.shared.parameters())}
+        return {**counts, **shared, "decide": sum(p.numel() for p in decide), **exits}
 
 
 def example_batch(schema: Schema, rows: int = 1) -> Batch:

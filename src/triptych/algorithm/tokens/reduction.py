@@ -47,7 +47,7 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
         return f"has {len(blocks)} blocks, so there is none with index {after}"
     if blocks[after].reduce is not None:
         return f"is already reduced after block {after}; choose another block"
-    if after == len(blocks) - 1 and not FUSIONS[model.config.fusion.name].mixer:
+    if after == len(blocks) - 1 and not FUSIONS[model.config.fusion.name].mixer and not model.config.shared:
         return f"ends with block {after}, after which nothing gets cheaper"
     return _bound(modality, {block.mixer for block in blocks[after + 1 :]}, after)
 
@@ -56,6 +56,8 @@ def _bound(modality: Modality, mixers: Set[str], after: int) -> str:
     """What later mixers need of the places of all tokens; empty when nothing."""
     if found := sorted(name for name in mixers if MIXERS[name].needs_count):
         return f"needs a known number of tokens in {', '.join(found)} after block {after}"
-    if modality.kind == "image" and (found := sorted(name for name in mixers if MIXERS[name].needs_grid)):
+    if modality.kind == "image" and (
+        found := sorted(name for name in mixers if MIXERS[name].needs_grid)
+    ):
         return f"needs its whole grid in {', '.join(found)} after block {after}"
     return ""

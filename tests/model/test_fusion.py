@@ -23,6 +23,7 @@ from triptych.algorithm.weights.trace import KINDS, trace
 from triptych.errors import ModelError
 from triptych.model import Multimodal
 from triptych.model.auxiliary import take_auxiliary
+from triptych.model.build import NAMES
 from triptych.model.config import BlockConfig, FusionConfig
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.fusion.cross_attention import CrossAttention, ExactCrossAttention, LinearCrossAttention
@@ -33,7 +34,7 @@ from triptych.system.bundle import graphs
 from triptych.tokens import Batch, Tokens
 
 DIMS = {"a": 6, "b": 4, "c": 5}
-OF_TOKENS = ("bottleneck", "cross", "early", "hybrid", "linear_cross")
+OF_TOKENS = ("bottleneck", "cross", "early", "hybrid", "linear_cross", "perceiver")
 NEW = tuple(name for name in tiny.NETWORKS if name not in ("late_fusion", "early_fusion", "bottleneck_fusion"))
 
 
@@ -375,7 +376,7 @@ def test_pruning_makes_it_smaller(name: str) -> None:
         assert small.parameters_by_part()["decide"] < model.parameters_by_part()["decide"]
 
 
-@pytest.mark.parametrize("name", [f"{name}_fusion" for name in OF_TOKENS])
+@pytest.mark.parametrize("name", sorted(name for name, fusion in NAMES.items() if fusion in OF_TOKENS))
 @torch.no_grad()
 def test_a_layer_that_does_nothing_goes_first_and_is_not_missed(name: str) -> None:
     model = network(name)

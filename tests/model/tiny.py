@@ -33,6 +33,8 @@ NETWORKS = (
     "multiplicative_fusion",
     "product_of_experts_fusion",
     "gated_fusion",
+    "perceiver",
+    "unified",
 )
 SIZES: dict[str, Any] = {
     "dim": 16,

@@ -11,9 +11,11 @@ from triptych.errors import ModelError
 from triptych.model.config import (
     BackboneConfig,
     BlockConfig,
+    ChannelPer,
     EncoderConfig,
     FusionConfig,
     ModelConfig,
+    SharedConfig,
     Squash,
     StemConfig,
 )
@@ -32,9 +34,12 @@ NAMES = {
     "linear_cross_fusion": "linear_cross",
     "low_rank_fusion": "low_rank",
     "multiplicative_fusion": "multiplicative",
+    "perceiver": "perceiver",
     "product_of_experts_fusion": "product_of_experts",
     "tensor_fusion": "tensor",
+    "unified": "early",
 }
+BARE = frozenset({"perceiver", "unified"})  # stems alone; the blocks that would follow stand where all modalities meet
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Sizes:
     heads: int = 4
     head_dim: int = 0  # 0 means dim / heads
     expansion: float = 4.0  # hidden width of the channel block, in units of dim
-    mixer: str = "attention"
+    mixer: str | tuple[str, ...] = "attention"  # several are spread over the depth, in this order
     kernel: int = 7
     rank: int = 16
     state: int = 16
@@ -54,6 +59,7 @@ class Sizes:
     chunk: int = 16
     channel: str = "mlp"
     knots: int = 5
+    channel_per: ChannelPer = "block"
     form: str = ""
     patch: int = 8
     shrink: int = 1
@@ -72,6 +78,7 @@ class Sizes:
     bottlenecks: int = 4
     tensor_dim: int = 8
     tensor_rank: int = 4
+    latents: int = 32
     embedding: int = 128
     head_hidden: int = 128
     dropout: float = 0.1
@@ -83,8 +90,14 @@ def build(
 ) -> Multimodal:
     """A network with fresh weights.
 
-    name: one of `NAMES`, for example 'late_fusion', or 'dual_encoder' for retrieval; sizes: fields of `Sizes`;
-    modalities: other sizes for single modalities or kinds, for example `{"text": {"depth": 1}}`.  Raises ModelError.
+    name:       one of `NAMES`, for example 'late_fusion'.  In 'unified' the modalities share the blocks of their
+                encoders, with a joint trunk after them; in 'perceiver' the blocks work among latents that read the
+                stems' tokens.  Blocks of its own a modality has there only where `modalities` gives it a depth.
+                'dual_encoder' is for retrieval
+    sizes:      fields of `Sizes`
+    modalities: other sizes for single modalities or kinds, for example `{"text": {"depth": 1}}`
+
+    Raises ModelError.
     """
     if name not in NAMES:
         raise ModelError(f"unknown network {name!r}; known are {sorted(NAMES)}")
@@ -92,14 +105,16 @@ def build(
     special = modalities or {}
     if unknown := special.keys() - set(schema.names) - {m.kind for m in schema.modalities}:
         raise ModelError(f"sizes for unknown modalities {sorted(unknown)}; the schema has {list(schema.names)}")
+    own = dataclasses.replace(common, depth=0, channel_per="block") if name in BARE else common
     encoders = {
-        m.name: _encoder(m, _sizes(common, {**special.get(m.kind, {}), **special.get(m.name, {})}))
+        m.name: _encoder(m, _sizes(own, {**special.get(m.kind, {}), **special.get(m.name, {})}))
         for m in schema.modalities
     }
     config = ModelConfig(
         encoders=encoders,
-        fusion=_fusion(NAMES[name], common) if NAMES[name] else None,
+        fusion=_fusion(NAMES[name], common, own) if NAMES[name] else None,
         embedding=common.embedding,
+        shared=SharedConfig(common.dim, _stack(common)) if name == "unified" else None,
         head_hidden=common.head_hidden,
         dropout=common.dropout,
         exits=common.exits,
@@ -114,21 +129,30 @@ def _sizes(base: Sizes, changes: Mapping[str, Any]) -> Sizes:
     return dataclasses.replace(base, **changes)
 
 
-def _fusion(name: str, sizes: Sizes) -> FusionConfig:
+def _fusion(name: str, sizes: Sizes, own: Sizes) -> FusionConfig:
     mixer = FUSIONS[name].mixer
     return FusionConfig(
         name=name,
         dim=sizes.dim,
-        blocks=(_block(sizes, mixer),) * sizes.fusion_depth if mixer else (),
+        blocks=(_block(own, mixer),) * sizes.fusion_depth if mixer else (),
         bottlenecks=sizes.bottlenecks,
         tensor_dim=sizes.tensor_dim,
         tensor_rank=sizes.tensor_rank,
+        latents=sizes.latents,
+        latent_depth=max(1, sizes.depth),
     )
 
 
-def _block(sizes: Sizes, mixer: str | None = None) -> BlockConfig:
+def _stack(sizes: Sizes) -> tuple[BlockConfig, ...]:
+    mixers = (sizes.mixer,) if isinstance(sizes.mixer, str) else sizes.mixer
+    if not mixers or 0 < sizes.depth < len(mixers):
+        raise ModelError(f"{list(mixers)} cannot be spread over {sizes.depth} blocks; give each mixer at least one")
+    return tuple(_block(sizes, mixers[number * len(mixers) // sizes.depth]) for number in range(sizes.depth))
+
+
+def _block(sizes: Sizes, mixer: str) -> BlockConfig:
     return BlockConfig(
-        mixer=mixer or "attention",
+        mixer=mixer,
         heads=sizes.heads,
         head_dim=sizes.head_dim or max(1, sizes.dim // sizes.heads),
         kernel=sizes.kernel,
@@ -139,10 +163,10 @@ def _block(sizes: Sizes, mixer: str | None = None) -> BlockConfig:
         channel=sizes.channel,
         hidden=round(sizes.dim * sizes.expansion),
         knots=sizes.knots,
+        channel_per=sizes.channel_per,
     )
 
 
 def _encoder(modality: Modality, sizes: Sizes) -> EncoderConfig:
     stem = StemConfig(**{f.name: getattr(sizes, f.name) for f in dataclasses.fields(StemConfig)})
-    depth = 0 if modality.kind == "table" else sizes.depth
-    return EncoderConfig(sizes.dim, stem, (_block(sizes, sizes.mixer),) * depth)
+    return EncoderConfig(sizes.dim, stem, () if modality.kind == "table" else _stack(sizes))

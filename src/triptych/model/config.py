@@ -14,6 +14,7 @@ T = TypeVar("T")
 Precision = Literal["float32", "int8_weights", "int8"]
 Squash = Literal["asinh", "softsign"]
 Take = Literal["all", "grid", "first", "last", "mean"]
+ChannelPer = Literal["block", "modality"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
 
 
@@ -91,6 +92,7 @@ class BlockConfig:
     channel: str = "mlp"
     hidden: int = 512
     knots: int = 5  # kan: bumps per edge
+    channel_per: ChannelPer = "block"  # blocks that modalities share: one channel block, or one for every modality
     reduce: ReduceConfig | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +100,8 @@ class BlockConfig:
             raise ModelError(f"the kernel of a block must be odd, got {self.kernel}")
         if self.factor <= 0:
             raise ModelError(f"the factor of ProbSparse must be above zero, got {self.factor}")
+        if self.channel_per not in get_args(ChannelPer):
+            raise ModelError(f"channel_per must be one of {get_args(ChannelPer)}, got {self.channel_per!r}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,14 @@ class EncoderConfig:
 
     dim: int = 128
     stem: StemConfig = StemConfig()
+    blocks: tuple[BlockConfig, ...] = ()
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """Blocks that every modality's tokens go through after its own, one modality at a time, with the same weights."""
+
+    dim: int = 128
     blocks: tuple[BlockConfig, ...] = ()
 
 
@@ -119,6 +131,8 @@ class FusionConfig:
     bottlenecks: int = 4  # bottleneck fusion: shared tokens
     tensor_dim: int = 8  # tensor fusion: features of a modality in the product
     tensor_rank: int = 4  # low-rank tensor fusion: products in the sum
+    latents: int = 32  # perceiver: learnt tokens that read the others
+    latent_depth: int = 1  # perceiver: blocks among the latents after every reading, all of the same sizes
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,7 @@ class ModelConfig:
     dropout: float = 0.1
     exits: bool = False  # a head per modality on its own tokens, for early exit
     precision: Precision = "float32"
+    shared: SharedConfig | None = None  # between the encoders and the fusion
     recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
 
     def __post_init__(self) -> None:
@@ -153,7 +168,7 @@ class ModelConfig:
         encoders = {name: _encoder(value) for name, value in given.items()}
         given = record.get("fusion", {})
         fusion = None if given is None else make(FusionConfig, given, blocks=_blocks)
-        return make(cls, {**record, "encoders": encoders, "fusion": fusion}, recipe=tuple)
+        return make(cls, {**record, "encoders": encoders, "fusion": fusion}, shared=_shared, recipe=tuple)
 
 
 def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
@@ -162,6 +177,10 @@ def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
 
 def _stem(record: Mapping[str, Any]) -> StemConfig:
     return make(StemConfig, record, backbone=lambda v: None if v is None else make(BackboneConfig, v))
+
+
+def _shared(record: Any) -> SharedConfig | None:
+    return None if record is None else make(SharedConfig, record, blocks=_blocks)
 
 
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:

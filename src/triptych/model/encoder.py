@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -19,10 +20,20 @@ from triptych.tokens import Tokens
 
 @final
 class Block(nn.Module):
-    """x + mixer(norm x), x + channel(norm x), then perhaps fewer tokens."""
+    """x + mixer(norm x), x + channel(norm x), then perhaps fewer tokens.
+
+    modalities: those that share the block, which get a channel block each where the config says so
+    """
 
     def __init__(
-        self, dim: int, config: BlockConfig, *, grid: tuple[int, ...], precision: Precision, dropout: float
+        self,
+        dim: int,
+        config: BlockConfig,
+        *,
+        grid: tuple[int, ...],
+        precision: Precision,
+        dropout: float,
+        modalities: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if config.mixer not in MIXERS or config.channel not in CHANNELS:
@@ -30,18 +41,26 @@ class Block(nn.Module):
             raise ModelError(f"unknown block {config.mixer!r} + {config.channel!r}; known are {known}")
         if config.reduce and config.reduce.method not in METHODS:
             raise ModelError(f"unknown token reduction {config.reduce.method!r}; known are {sorted(METHODS)}")
+        if config.channel_per == "modality" and not modalities:
+            raise ModelError("channel_per = 'modality' is for blocks that modalities share; use 'block' elsewhere")
         self.config = config
         self.mix_norm = nn.LayerNorm(dim)
         self.mixer = MIXERS[config.mixer](dim, config, grid, precision)
         self.channel_norm = nn.LayerNorm(dim)
-        self.channel = CHANNELS[config.channel](dim, config, precision)
+        channel = CHANNELS[config.channel]
+        self.channel = (
+            nn.ModuleDict({name: channel(dim, config, precision) for name in modalities})
+            if config.channel_per == "modality"
+            else channel(dim, config, precision)
+        )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        """tokens.x: (batch, tokens, dim) → (batch, tokens or fewer, dim)"""
+    def forward(self, tokens: Tokens, modality: str = "") -> Tokens:
+        """tokens.x: (batch, tokens, dim) → (batch, tokens or fewer, dim); modality: whose they are, where it matters"""
+        channel = self.channel[modality] if isinstance(self.channel, nn.ModuleDict) else self.channel
         normed = tokens.with_x(self.mix_norm(tokens.x))
         x = tokens.x + self.dropout(self.mixer(normed))
-        x = x + self.dropout(self.channel(self.channel_norm(x), tokens.mask))
+        x = x + self.dropout(channel(self.channel_norm(x), tokens.mask))
         if self.config.reduce is None:
             return tokens.with_x(x)
         return reduce(
@@ -100,13 +119,25 @@ class DropTokens(nn.Module):
 
 @final
 class Encoder(nn.Module):
-    """A modality's stem and blocks."""
+    """A modality's stem and blocks.
 
-    def __init__(self, modality: Modality, config: EncoderConfig, *, precision: Precision, dropout: float) -> None:
+    after: blocks that read its tokens next, which decide with its own whether tokens may be dropped while training
+    """
+
+    def __init__(
+        self,
+        modality: Modality,
+        config: EncoderConfig,
+        *,
+        precision: Precision,
+        dropout: float,
+        after: tuple[BlockConfig, ...] = (),
+    ) -> None:
         super().__init__()
         self.stem = _stem_class(modality, config.stem.form)(modality, config, precision)
         self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
-        free = all(MIXERS[b.mixer].any_tokens and CHANNELS[b.channel].any_tokens for b in config.blocks)
+        blocks = (*config.blocks, *after)
+        free = all(MIXERS[b.mixer].any_tokens and CHANNELS[b.channel].any_tokens for b in blocks)
         spare = modality.kind != "text" and free
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
 

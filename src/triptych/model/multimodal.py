@@ -15,6 +15,7 @@ from triptych.model.config import ModelConfig
 from triptych.model.encoder import Encoder
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.heads import Head, PairHead
+from triptych.model.shared import Shared
 from triptych.schema import Modality, Schema
 from triptych.tokens import Batch, Tokens
 
@@ -41,10 +42,16 @@ class Multimodal(nn.Module):
             raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
         self.config, self.schema = config, schema
         precision, dropout = config.precision, config.dropout
+        after = config.shared.blocks if config.shared else ()
         self.encoders = nn.ModuleDict(
-            {n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names}
+            {
+                n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout, after=after)
+                for n in schema.names
+            }
         )
         dims = {name: config.encoders[name].dim for name in schema.names}
+        self.shared = Shared(dims, config.shared, precision, dropout) if config.shared else None
+        dims = dict.fromkeys(dims, config.shared.dim) if config.shared else dims
         self.fusion: Fusion | None = None
         self.head: Head | PairHead
         exits: dict[str, Head] = {}
@@ -78,9 +85,9 @@ class Multimodal(nn.Module):
         return self.decide(self.encode_all(batch))
 
     def encode(self, name: str, raw: Tensor) -> Tokens:
-        """Run one modality's encoder.  raw: as in `Batch.inputs`"""
+        """Run one modality's encoder, and the blocks that all share.  raw: as in `Batch.inputs`"""
         tokens: Tokens = self.encoders[name](raw)
-        return tokens
+        return tokens if self.shared is None else self.shared(tokens, name)
 
     def encode_all(self, batch: Batch) -> dict[str, Tokens]:
         """Run the encoders of the modalities that are there.  Raises UnknownModality."""
@@ -130,12 +137,13 @@ class Multimodal(nn.Module):
         return counts
 
     def parameters_by_part(self) -> dict[str, int]:
-        """Number of parameters per stage."""
+        """Number of parameters per stage, and of the blocks that the encoders share."""
         counts = {f"{n}.encode": sum(p.numel() for p in e.parameters()) for n, e in self.encoders.items()}
         decide = [*(self.fusion.parameters() if self.fusion else ()), *self.head.parameters()]
         heads = self.head.sides if isinstance(self.head, PairHead) else self.exits
         exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in heads.items()}
-        return {**counts, "decide": sum(p.numel() for p in decide), **exits}
+        shared = {} if self.shared is None else {"shared": sum(p.numel() for p in self.shared.parameters())}
+        return {**counts, **shared, "decide": sum(p.numel() for p in decide), **exits}
 
 
 def example_batch(schema: Schema, rows: int = 1) -> Batch:

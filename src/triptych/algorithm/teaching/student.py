@@ -91,7 +91,10 @@ def shrunk(model: Multimodal, fraction: float) -> ModelConfig:
 
 
 def _frozen(values: Mapping[str, Any]) -> Pairs:
-    frozen = {
-        key: _frozen(dict(value)) if isinstance(value, Mapping | tuple) else value for key, value in values.items()
-    }
-    return tuple(sorted(frozen.items()))
+    return tuple(sorted((key, _frozen_value(value)) for key, value in values.items()))
+
+
+def _frozen_value(value: Any) -> Any:
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):  # mixers over the depth
+        return tuple(value)
+    return _frozen(dict(value)) if isinstance(value, Mapping | tuple) else value

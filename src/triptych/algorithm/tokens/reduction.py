@@ -48,7 +48,8 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
     if blocks[after].reduce is not None:
         return f"is already reduced after block {after}; choose another block"
     fusion = model.config.fusion
-    if after == len(blocks) - 1 and not (fusion and FUSIONS[fusion.name].mixer):
+    goes_on = model.config.shared or (fusion and FUSIONS[fusion.name].mixer)
+    if after == len(blocks) - 1 and not goes_on:
         return f"ends with block {after}, after which nothing gets cheaper"
     return _bound(modality, {block.mixer for block in blocks[after + 1 :]}, after)
 

@@ -21,7 +21,9 @@ from triptych.model.multimodal import Multimodal
 from triptych.tokens import Batch, Tokens
 
 Ranking = Literal["influence", "last", "random"]
-_BLOCK = re.compile(r"(?:encoders\.(?P<modality>\w+)\.blocks|fusion\.trunk|fusion)\.layers\.(?P<number>\d+)")
+_BLOCK = re.compile(
+    r"(?:encoders\.(?P<modality>\w+)\.blocks|(?P<shared>shared)|fusion\.trunk|fusion)\.layers\.(?P<number>\d+)"
+)
 
 
 @final
@@ -92,11 +94,15 @@ class PruneLayers(Technique):
 
 
 def stacks_of(config: ModelConfig) -> dict[Path, tuple[BlockConfig, ...]]:
-    """Runs of blocks by their place in the config: every encoder's, and the fusion's."""
+    """Runs of blocks by their place in the config: every encoder's, the shared ones, and the fusion's."""
     stacks: dict[Path, tuple[BlockConfig, ...]] = {
         ("encoders", name, "blocks"): encoder.blocks for name, encoder in config.encoders.items()
     }
-    return {**stacks, **({("fusion", "blocks"): config.fusion.blocks} if config.fusion else {})}
+    if config.shared:
+        stacks["shared", "blocks"] = config.shared.blocks
+    if config.fusion:
+        stacks["fusion", "blocks"] = config.fusion.blocks
+    return stacks
 
 
 def keep_blocks(model: Multimodal, kept: Mapping[Path, Sequence[int]]) -> Multimodal:
@@ -163,7 +169,9 @@ def _change(before: Tokens, after: Tokens) -> Tensor:
 
 
 def _stack(match: re.Match[str]) -> Path:
-    return ("encoders", match["modality"], "blocks") if match["modality"] else ("fusion", "blocks")
+    if match["modality"]:
+        return "encoders", match["modality"], "blocks"
+    return match["shared"] or "fusion", "blocks"
 
 
 def _removable(blocks: Sequence[BlockConfig]) -> list[int]:

@@ -88,7 +88,10 @@ def _numbers(config: ModelConfig) -> Iterator[tuple[Kind, Path, int]]:
         if encoder.stem.width:
             yield "width", (*here, "stem", "width"), encoder.stem.width
         yield from _block_numbers((*here, "blocks"), encoder.blocks)
-    if config.fusion is not None:
+    if config.shared:
+        yield "width", ("shared", "dim"), config.shared.dim
+        yield from _block_numbers(("shared", "blocks"), config.shared.blocks)
+    if config.fusion:
         yield "width", ("fusion", "dim"), config.fusion.dim
         yield from _block_numbers(("fusion", "blocks"), config.fusion.blocks)
     yield "hidden", ("head_hidden",), config.head_hidden
@@ -118,8 +121,10 @@ def _cut(model: Multimodal, path: Path, name: str, axis: int, growth: int) -> Cu
     owner = model.get_submodule(_owner(model, name))
     layer = name.split(".")[-2] if "." in name else name
     repeats = owner.repeats.get(layer, 1) if isinstance(owner, Mixer) and axis == 0 and path[-1] == "heads" else 1
-    reads_fusion = name == "head.up.weight" and axis == 1 and path[0] == "encoders"
-    start = model.fusion.starts.get(str(path[1]), 0) if model.fusion is not None and reads_fusion else 0
+    starts = model.fusion.starts if model.fusion is not None and name == "head.up.weight" and axis == 1 else {}
+    start = starts.get(str(path[1]), 0) if path[0] == "encoders" else 0
+    if starts and path[0] == "shared":  # every modality's features side by side, all of the shared width
+        repeats = len(starts)
     return Cut(name, axis, growth // repeats, repeats, start)
 
 

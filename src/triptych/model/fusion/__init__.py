@@ -10,6 +10,7 @@ from triptych.model.fusion.late import LateFusion
 from triptych.model.fusion.linear_cross import LinearCrossFusion
 from triptych.model.fusion.low_rank import LowRankFusion
 from triptych.model.fusion.multiplicative import MultiplicativeFusion
+from triptych.model.fusion.perceiver import PerceiverFusion
 from triptych.model.fusion.product_of_experts import ProductOfExpertsFusion
 from triptych.model.fusion.tensor import TensorFusion
 
@@ -23,6 +24,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "linear_cross": LinearCrossFusion,
     "low_rank": LowRankFusion,
     "multiplicative": MultiplicativeFusion,
+    "perceiver": PerceiverFusion,
     "product_of_experts": ProductOfExpertsFusion,
     "tensor": TensorFusion,
 }
@@ -39,6 +41,7 @@ __all__ = [
     "LinearCrossFusion",
     "LowRankFusion",
     "MultiplicativeFusion",
+    "PerceiverFusion",
     "ProductOfExpertsFusion",
     "TensorFusion",
 ]

@@ -97,8 +97,10 @@ def golden_rows(model: Multimodal, data: Dataset) -> tuple[list[dict[str, NDArra
 def stage_facts(model: Multimodal) -> dict[str, dict[str, Any]]:
     """Per graph: operations of one full example, parameters, and on which grid it computes."""
     flops, params = model.flops(), model.parameters_by_part()
-    facts = {name: {"flops": flops.get(name), "params": params[name]} for name in params}
-    facts["fused"] = {"flops": sum(flops.values()), "params": sum(params[name] for name in flops)}
+    shared = params.pop("shared", 0)  # in the graph of every encoder, and once in the fused one
+    inside = {name: count + shared * name.endswith(".encode") for name, count in params.items()}
+    facts = {name: {"flops": flops.get(name), "params": count} for name, count in inside.items()}
+    facts["fused"] = {"flops": sum(flops.values()), "params": sum(params[name] for name in flops) + shared}
     return {name: {**fact, "precision": model.config.precision} for name, fact in facts.items()}
 
 

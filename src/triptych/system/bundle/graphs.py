@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from triptych.data.preprocess import ImageResize
+from triptych.model.codes import ResidualCodebooks
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.multimodal import Multimodal, example_input
 from triptych.schema import Modality
@@ -55,6 +56,11 @@ def export_fused(model: Multimodal, *, ready: bool = False) -> bytes:
     raws = _examples(model, rows=1)
     dynamic = [{k: v for k, v in _raw_axes(model.schema[name]).items() if k} for name in raws]
     return _export(_Fused(model), list(raws.values()), list(raws), ["output"], dynamic)
+
+
+def export_codes(codes: ResidualCodebooks) -> bytes:
+    """One graph that encodes vectors: 'x' (batch, dim) float32 to 'codes' (batch, levels) int64."""
+    return _export(_Codes(codes), [torch.zeros(2, codes.dim)], ["x"], ["codes"], [{0: BATCH}])
 
 
 def frozen(model: Multimodal) -> Multimodal:
@@ -116,10 +122,10 @@ class _Encode(nn.Module):
 
     def __init__(self, model: Multimodal, name: str) -> None:
         super().__init__()
-        self.encoder = model.encoders[name]
+        self.model, self.name = model, name
 
     def forward(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        tokens: Tokens = self.encoder(raw)
+        tokens = self.model.encode(self.name, raw)
         return tokens.x, tokens.weights()
 
 
@@ -146,6 +152,16 @@ class _Exit(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         return self.model.exit(self.name, _tokens(x, mask))
+
+
+@final
+class _Codes(nn.Module):
+    def __init__(self, codes: ResidualCodebooks) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.codes.encode(x)
 
 
 def _tokens(x: Tensor, weight: Tensor) -> Tokens:

@@ -64,8 +64,8 @@ class ContrastiveLoss:
         output: (rows, 2 · embedding); target: (rows, 2)
         """
         known = (target >= 0).all(dim=1)
-        parts = zip(output.split(_GROUP), target.split(_GROUP), known.split(_GROUP), strict=True)
-        losses = [self._loss(o, t, k, lambda s: (SCALE * s, -s.new_tensor(SCALE / 2))) * k.sum() for o, t, k in parts]
+        groups = [slice(start, start + _GROUP) for start in range(0, len(output), _GROUP)]
+        losses = [self._loss(output[g], target[g], known[g], _fixed) * known[g].sum() for g in groups]
         return torch.stack(losses).sum() / known.sum().clamp(min=1)
 
     def _loss(
@@ -81,6 +81,11 @@ class ContrastiveLoss:
             return (
                 info_nce(scaled, positive, self.label_smoothing) + info_nce(scaled.T, positive, self.label_smoothing)
             ) / 2
+
+
+def _fixed(likeness: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and bias of no network in particular."""
+    return SCALE * likeness, likeness.new_tensor(-SCALE / 2)
 
 
 def similarity(output: Tensor) -> Tensor:

@@ -115,6 +115,18 @@ def test_rows_without_a_side_do_not_count(tiny_pairs_data: Any) -> None:
     assert loss(model, batch.only("title")).item() == 0
 
 
+def test_many_rows_are_judged_group_by_group(tiny_pairs_data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, loss, schema = embeddings(), ContrastiveLoss(), tiny_pairs_data.schema
+    target = DIFFERENT.clone()
+    target[4] = -1
+    whole = loss.rows(schema, out[:4], target[:4])
+    assert loss.rows(schema, out, target).item() == pytest.approx(whole.item())
+    monkeypatch.setattr("triptych.train.contrastive._GROUP", 3)
+    first, rest = loss.rows(schema, out[:3], target[:3]), loss.rows(schema, out[3:], target[3:])
+    assert rest.item() == pytest.approx(0, abs=1e-6)  # one known row is its own only candidate
+    assert loss.rows(schema, out, target).item() == pytest.approx(0.75 * first.item())
+
+
 def test_the_temperature_cannot_run_away(tiny_pairs_data: Any) -> None:
     head = network(tiny_pairs_data).head
     with torch.no_grad():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
 
 SCALE = 20.0  # one over the temperature wherever no network's own is at hand
+_GROUP = 1024  # rows whose similarities are held at once
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,14 @@ class ContrastiveLoss:
         return self._loss(output, batch.target, known, model.head.logits)
 
     def rows(self, schema: Schema, output: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002
-        """The loss of all rows at once at a fixed temperature, to judge networks by.
+        """The loss at a fixed temperature, to judge networks by: of groups of up to 1,024 rows in order, as of batches.
 
         output: (rows, 2 · embedding); target: (rows, 2)
         """
-        return self._loss(output, target, (target >= 0).all(dim=1), lambda s: (SCALE * s, -s.new_tensor(SCALE / 2)))
+        known = (target >= 0).all(dim=1)
+        groups = [slice(start, start + _GROUP) for start in range(0, len(output), _GROUP)]
+        losses = [self._loss(output[g], target[g], known[g], _fixed) * known[g].sum() for g in groups]
+        return torch.stack(losses).sum() / known.sum().clamp(min=1)
 
     def _loss(
         self, output: Tensor, target: Tensor, known: Tensor, logits: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -77,6 +81,11 @@ class ContrastiveLoss:
             return (
                 info_nce(scaled, positive, self.label_smoothing) + info_nce(scaled.T, positive, self.label_smoothing)
             ) / 2
+
+
+def _fixed(likeness: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and bias of no network in particular."""
+    return SCALE * likeness, likeness.new_tensor(-SCALE / 2)
 
 
 def similarity(output: Tensor) -> Tensor:

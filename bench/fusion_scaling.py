@@ -47,12 +47,12 @@ def fusion_module(name: str) -> Any:
     return Alone().eval()
 
 
-def export(name: str, folder: Path) -> None:
+def export(name: str, folder: Path, largest: int) -> None:
     import torch
 
     from triptych.system.bundle.graphs import _export
 
-    for tokens in counts(LARGEST):
+    for tokens in counts(largest):
         x = torch.zeros(1, tokens, DIM)
         (folder / f"{name}-{tokens}.onnx").write_bytes(
             _export(fusion_module(name), [x, x], ["a", "b"], ["y"], [{}, {}])
@@ -83,26 +83,26 @@ def onnxruntime(path: Path, tokens: int) -> Callable[[], object]:
     return lambda: session.run(None, {"a": x, "b": x[:, ::-1].copy()})
 
 
-def readings(engine: str, name: str, folder: Path) -> dict[str, dict[str, float]]:
+def readings(engine: str, name: str, folder: Path, largest: int) -> dict[str, dict[str, float]]:
     """In a process of its own: seconds and bytes by number of tokens per modality."""
     found: dict[str, dict[str, float]] = {}
     before = 0
-    for tokens in counts(LARGEST):
+    for tokens in counts(largest):
         run = pytorch(name, tokens) if engine == "pytorch" else onnxruntime(folder / f"{name}-{tokens}.onnx", tokens)
         before = before or resident()
         found[str(tokens)] = {"seconds": fastest(run), "bytes": float(resident() - before)}
     return found
 
 
-def measured() -> dict[str, Any]:
+def measured(largest: int = LARGEST) -> dict[str, Any]:
     """Every fusion's costs by engine and tokens, and the exponents fitted to them."""
     record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="triptych-fusions-") as made:
         for name in NAMES:
-            export(name, Path(made))
+            export(name, Path(made), largest)
             record[name] = {}
             for engine in ENGINES:
-                command = [sys.executable, __file__, engine, name, made]
+                command = [sys.executable, __file__, engine, name, made, str(largest)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 costs = json.loads(done.stdout)
                 growth = {cost: exponent(costs, cost) for cost in ("seconds", "bytes")}
@@ -111,4 +111,5 @@ def measured() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(readings(sys.argv[1], sys.argv[2], Path(sys.argv[3])) if len(sys.argv) > 1 else measured()))
+    asked = sys.argv[1:]
+    print(json.dumps(readings(*asked[:2], Path(asked[2]), int(asked[3])) if asked else measured()))

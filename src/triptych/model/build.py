@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from triptych.errors import ModelError
-from triptych.model.config import BlockConfig, EncoderConfig, FusionConfig, ModelConfig, Squash, StemConfig
+from triptych.model.config import (
+    BlockConfig,
+    ConnectorConfig,
+    EncoderConfig,
+    FusionConfig,
+    ModelConfig,
+    Squash,
+    StemConfig,
+)
+from triptych.model.connectors import connector_class
 from triptych.model.fusion import FUSIONS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality, Schema
@@ -58,6 +67,11 @@ class Sizes:
     hidden: int = 128
     squash: Squash = "asinh"
     mask: bool = True
+    connector: str = ""  # empty means none
+    connector_dim: int = 0  # 0 means dim
+    connector_depth: int = 2  # layers, where it has any
+    fold: int = 2
+    queries: int = 8
     fusion_depth: int = 2
     bottlenecks: int = 4
     tensor_dim: int = 8
@@ -129,4 +143,19 @@ def _block(sizes: Sizes, mixer: str | None = None) -> BlockConfig:
 def _encoder(modality: Modality, sizes: Sizes) -> EncoderConfig:
     stem = StemConfig(**{f.name: getattr(sizes, f.name) for f in dataclasses.fields(StemConfig)})
     depth = 0 if modality.kind == "table" else sizes.depth
-    return EncoderConfig(sizes.dim, stem, (_block(sizes, sizes.mixer),) * depth)
+    return EncoderConfig(sizes.dim, stem, (_block(sizes, sizes.mixer),) * depth, _connector(sizes))
+
+
+def _connector(sizes: Sizes) -> ConnectorConfig | None:
+    if not sizes.connector:
+        return None
+    own = dataclasses.replace(sizes, dim=sizes.connector_dim or sizes.dim)
+    mixer = connector_class(sizes.connector).mixer
+    return ConnectorConfig(
+        name=sizes.connector,
+        dim=own.dim,
+        hidden=round(own.dim * own.expansion),
+        fold=own.fold,
+        queries=own.queries,
+        blocks=(_block(own, mixer),) * own.connector_depth if mixer else (),
+    )

@@ -1,4 +1,4 @@
-"""The network: stems and encoders → tokens per modality → fusion → head."""
+"""The network: stems and encoders → tokens per modality → connectors → fusion → head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.errors import ModelError, UnknownModality
+from triptych.model.adapters import join_
 from triptych.model.config import ModelConfig, Precision
+from triptych.model.connectors import make_connector
 from triptych.model.dense import Dense
 from triptych.model.encoder import Encoder
 from triptych.model.fusion import FUSIONS
@@ -52,10 +54,19 @@ class Multimodal(nn.Module):
         self.encoders = nn.ModuleDict(
             {n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names}
         )
-        dims = {name: config.encoders[name].dim for name in schema.names}
+        self.connectors = nn.ModuleDict()
+        for name, encoder in config.encoders.items():
+            if encoder.connector is not None:
+                grid = self.encoders[name].stem.grid
+                self.connectors[name] = make_connector(encoder, grid, precision=precision, dropout=dropout)
+                self.encoders[name].keep_all_tokens(unless=self.connectors[name].any_tokens)
+        dims = {name: config.encoders[name].width for name in schema.names}
         self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, precision, dropout)
         self.head = self._head(self.fusion.width)
         self.exits = nn.ModuleDict({name: self._head(dim) for name, dim in dims.items()} if config.exits else {})
+        self.votes: nn.Module | None = None  # an adapter that has a say in the output
+        if config.adapter is not None:
+            join_(self, config.adapter)
 
     def _head(self, width: int) -> Head:
         config = self.config
@@ -66,9 +77,9 @@ class Multimodal(nn.Module):
         return self.decide(self.encode_all(batch))
 
     def encode(self, name: str, raw: Tensor) -> Tokens:
-        """Run one modality's encoder.  raw: as in `Batch.inputs`"""
+        """Run one modality's encoder and connector.  raw: as in `Batch.inputs`"""
         tokens: Tokens = self.encoders[name](raw)
-        return tokens
+        return self.connectors[name](tokens) if name in self.connectors else tokens
 
     def encode_all(self, batch: Batch) -> dict[str, Tokens]:
         """Run the encoders of the modalities that are there.  Raises UnknownModality."""
@@ -84,8 +95,9 @@ class Multimodal(nn.Module):
 
     def decide(self, streams: Mapping[str, Tokens]) -> Tensor:
         """Fuse any non-empty subset of the modalities' tokens and predict: (batch, outputs)."""
-        out: Tensor = self.head(self.fusion(streams))
-        return out
+        vector = self.fusion(streams)
+        out: Tensor = self.head(vector)
+        return out if self.votes is None else self.votes(vector, out)
 
     def exit(self, name: str, tokens: Tokens) -> Tensor:
         """Predict from one modality alone: (batch, outputs).  Raises ModelError without exit heads."""
@@ -114,10 +126,15 @@ class Multimodal(nn.Module):
 
     def parameters_by_part(self) -> dict[str, int]:
         """Number of parameters per stage."""
-        counts = {f"{n}.encode": sum(p.numel() for p in e.parameters()) for n, e in self.encoders.items()}
-        decide = [*self.fusion.parameters(), *self.head.parameters()]
+        counts = {f"{n}.encode": sum(p.numel() for p in self._encode_parameters(n)) for n in self.encoders}
+        votes = [] if self.votes is None else self.votes.parameters()
+        decide = [*self.fusion.parameters(), *self.head.parameters(), *votes]
         exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in self.exits.items()}
         return {**counts, "decide": sum(p.numel() for p in decide), **exits}
+
+    def _encode_parameters(self, name: str) -> list[nn.Parameter]:
+        connector = [self.connectors[name]] if name in self.connectors else []
+        return [p for part in (self.encoders[name], *connector) for p in part.parameters()]
 
 
 def example_batch(schema: Schema, rows: int = 1) -> Batch:

@@ -12,6 +12,7 @@ from triptych.model.config import (
     BackboneConfig,
     BlockConfig,
     ChannelPer,
+    ConnectorConfig,
     EncoderConfig,
     FusionConfig,
     ModelConfig,
@@ -19,6 +20,7 @@ from triptych.model.config import (
     Squash,
     StemConfig,
 )
+from triptych.model.connectors import connector_class
 from triptych.model.fusion import FUSIONS
 from triptych.model.multimodal import Multimodal
 from triptych.schema import Modality, Schema
@@ -74,6 +76,11 @@ class Sizes:
     squash: Squash = "asinh"
     mask: bool = True
     backbone: BackboneConfig | None = None
+    connector: str = ""  # empty means none
+    connector_dim: int = 0  # 0 means dim
+    connector_depth: int = 2  # layers, where it has any
+    fold: int = 2
+    queries: int = 8
     fusion_depth: int = 2
     bottlenecks: int = 4
     tensor_dim: int = 8
@@ -169,4 +176,20 @@ def _block(sizes: Sizes, mixer: str) -> BlockConfig:
 
 def _encoder(modality: Modality, sizes: Sizes) -> EncoderConfig:
     stem = StemConfig(**{f.name: getattr(sizes, f.name) for f in dataclasses.fields(StemConfig)})
-    return EncoderConfig(sizes.dim, stem, () if modality.kind == "table" else _stack(sizes))
+    blocks = () if modality.kind == "table" else _stack(sizes)
+    return EncoderConfig(sizes.dim, stem, blocks, _connector(sizes))
+
+
+def _connector(sizes: Sizes) -> ConnectorConfig | None:
+    if not sizes.connector:
+        return None
+    own = dataclasses.replace(sizes, dim=sizes.connector_dim or sizes.dim)
+    mixer = connector_class(sizes.connector).mixer
+    return ConnectorConfig(
+        name=sizes.connector,
+        dim=own.dim,
+        hidden=round(own.dim * own.expansion),
+        fold=own.fold,
+        queries=own.queries,
+        blocks=(_block(own, mixer),) * own.connector_depth if mixer else (),
+    )

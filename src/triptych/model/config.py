@@ -16,6 +16,7 @@ Squash = Literal["asinh", "softsign"]
 Take = Literal["all", "grid", "first", "last", "mean"]
 ChannelPer = Literal["block", "modality"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
+_LARGEST_FOLD = 32
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,36 @@ class BlockConfig:
 
 
 @dataclass(frozen=True)
+class ConnectorConfig:
+    """What hands an encoder's tokens to the fusion.  Only the fields of the named connector are used."""
+
+    name: str = "linear"
+    dim: int = 128  # width that it gives
+    hidden: int = 512  # mlp
+    fold: int = 2  # pixel_shuffle, region_cross_attention, deep_stack: tokens per side of what is taken together
+    queries: int = 8  # resampler, q_former: tokens that it gives
+    blocks: tuple[BlockConfig, ...] = ()  # resampler, q_former, region_cross_attention, deep_stack: layers
+
+    def __post_init__(self) -> None:
+        if self.fold > _LARGEST_FOLD:
+            raise ModelError(f"fold must be at most {_LARGEST_FOLD} tokens per side, got {self.fold}")
+        if any(block.reduce for block in self.blocks):
+            raise ModelError("the blocks of a connector must not reduce tokens; reduce in the encoder's blocks")
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
-    """A stem and the blocks after it."""
+    """A stem, the blocks after it, and perhaps a connector to the fusion."""
 
     dim: int = 128
     stem: StemConfig = StemConfig()
     blocks: tuple[BlockConfig, ...] = ()
+    connector: ConnectorConfig | None = None
+
+    @property
+    def width(self) -> int:
+        """Of the tokens that the fusion gets."""
+        return self.dim if self.connector is None else self.connector.dim
 
 
 @dataclass(frozen=True)
@@ -136,6 +161,41 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class AdapterConfig:
+    """What is trained beside a network that rests.  Only the fields of the named adapter are used.
+
+    targets: lora, dora, bottleneck: layers by a part of their names, such as 'query_key_value' or 'encoders.text.stem';
+             ladder and prompts: modalities; empty means the usual ones
+    also:    parts of the network that are trained too, by the start of their names, such as 'head'
+    rank:    lora, dora: rank of the change; bottleneck, ladder, conditional_prompt: hidden width
+    alpha:   lora, dora: the change counts alpha / rank
+    prompts: prompt, deep_prompt, conditional_prompt: learnt tokens
+    blend:   cache_model: weight of what the cache says
+    sharpness: cache_model: how quickly a cached example's say falls with its distance
+    entries: cache_model: cached examples, as many as it is given
+    """
+
+    name: str = "lora"
+    targets: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    rank: int = 8
+    alpha: float = 16.0
+    prompts: int = 8
+    blend: float = 1.0
+    sharpness: float = 5.5
+    entries: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "also"):
+            value = getattr(self, name)
+            if not (isinstance(value, tuple) and all(isinstance(part, str) and part for part in value)):
+                raise ModelError(f"{name} must be a tuple of names, got {value!r}")
+        for name in ("rank", "prompts"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"the {name} of an adapter must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A whole network.  A dual encoder, for retrieval, has no fusion."""
 
@@ -148,6 +208,7 @@ class ModelConfig:
     precision: Precision = "float32"
     shared: SharedConfig | None = None  # between the encoders and the fusion
     recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
+    adapter: AdapterConfig | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -168,11 +229,12 @@ class ModelConfig:
         encoders = {name: _encoder(value) for name, value in given.items()}
         given = record.get("fusion", {})
         fusion = None if given is None else make(FusionConfig, given, blocks=_blocks)
-        return make(cls, {**record, "encoders": encoders, "fusion": fusion}, shared=_shared, recipe=tuple)
+        parts = {**record, "encoders": encoders, "fusion": fusion}
+        return make(cls, parts, shared=_shared, adapter=_adapter, recipe=tuple)
 
 
 def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
-    return make(EncoderConfig, record, stem=_stem, blocks=_blocks)
+    return make(EncoderConfig, record, stem=_stem, blocks=_blocks, connector=_connector)
 
 
 def _stem(record: Mapping[str, Any]) -> StemConfig:
@@ -181,6 +243,20 @@ def _stem(record: Mapping[str, Any]) -> StemConfig:
 
 def _shared(record: Any) -> SharedConfig | None:
     return None if record is None else make(SharedConfig, record, blocks=_blocks)
+
+
+def _connector(record: Any) -> ConnectorConfig | None:
+    return None if record is None else make(ConnectorConfig, record, blocks=_blocks)
+
+
+def _adapter(record: Any) -> AdapterConfig | None:
+    return None if record is None else make(AdapterConfig, record, targets=_names, also=_names)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ModelError(f"names must be a list, got {value!r}")
+    return tuple(value)
 
 
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:

@@ -7,6 +7,8 @@ be trained on the grid and exports as QuantizeLinear/DequantizeLinear pairs that
 
 from __future__ import annotations
 
+from abc import ABC
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -64,6 +66,22 @@ def _(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:  # noqa: ARG
     return torch.empty(x.shape, dtype=torch.float32, device=x.device)
 
 
+class DenseAdapter(nn.Module, ABC):
+    """What is trained in place of a layer's own weights; each of its steps does nothing unless it is overridden."""
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The weights to multiply with, (outputs, inputs) both."""
+        return weight
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x · matrixᵀ, perhaps by a cheaper way: (..., inputs) → (..., outputs)"""
+        return functional.linear(x, self.matrix(weight))
+
+    def after(self, out: Tensor) -> Tensor:
+        """What becomes of the layer's output: (..., outputs) → (..., outputs)"""
+        return out
+
+
 class Dense(nn.Module):
     """A linear layer whose weights, and perhaps inputs, live on the int8 grid.
 
@@ -77,6 +95,7 @@ class Dense(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         nn.init.trunc_normal_(self.weight, std=min(0.05, inputs**-0.5))
         self.precision: Precision = precision
+        self.adapter: DenseAdapter | None = None
         self.observing = False
         if precision == "int8":
             self.register_buffer("low", torch.zeros(()))
@@ -90,22 +109,34 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., inputs) → (..., outputs)"""
-        if self.precision == "float32":
-            return functional.linear(x, self.weight, self.bias)
         if self.precision == "int8":
             x = self._on_input_grid(x)
-        scale = self.weight_scale()
-        weight = quantize(self.weight, scale, torch.zeros_like(scale, dtype=torch.int8), 0)
-        return functional.linear(x, weight, self.bias)
+        if self.precision != "float32":
+            out = functional.linear(x, self._on_weight_grid(), self.bias)
+        elif self.adapter is None:
+            out = functional.linear(x, self.weight, self.bias)
+        else:
+            out = self.adapter.product(x, self.weight)
+            out = out if self.bias is None else out + self.bias
+        return out if self.adapter is None else self.adapter.after(out)
+
+    def matrix(self) -> Tensor:
+        """The weights to multiply with, an adapter's change included: (outputs, inputs)."""
+        return self.weight if self.adapter is None else self.adapter.matrix(self.weight)
 
     def weight_scale(self) -> Tensor:
         """Symmetric step size per output: (outputs,)."""
-        return self.weight.detach().abs().amax(dim=1).clamp(min=1e-8) / 127
+        return self.matrix().detach().abs().amax(dim=1).clamp(min=1e-8) / 127
 
     def input_grid(self) -> tuple[Tensor, Tensor]:
         """Step size and zero point of the inputs, from the range seen while observing: () float32, () uint8."""
         scale = (self.high - self.low).clamp(min=1e-8) / 255
         return scale, (-self.low / scale).round().clamp(0, 255).to(torch.uint8)
+
+    def _on_weight_grid(self) -> Tensor:
+        scale = self.weight_scale()
+        gridded: Tensor = quantize(self.matrix(), scale, torch.zeros_like(scale, dtype=torch.int8), 0)
+        return gridded
 
     def _on_input_grid(self, x: Tensor) -> Tensor:
         if self.observing:

@@ -140,11 +140,17 @@ class Encoder(nn.Module):
         free = all(MIXERS[b.mixer].any_tokens and CHANNELS[b.channel].any_tokens for b in blocks)
         spare = modality.kind != "text" and free
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
+        self.around: nn.Module | None = None  # an adapter that runs the blocks
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: as in `Batch.inputs` → tokens of width `dim`"""
-        tokens: Tokens = self.blocks(self.drop(self.stem(raw)))
+        start: Tokens = self.drop(self.stem(raw))
+        tokens: Tokens = self.blocks(start) if self.around is None else self.around(start, self.blocks)
         return tokens
+
+    def keep_all_tokens(self, *, unless: bool) -> None:
+        """Leave no token out while training, `unless` what follows reads any subset of them."""
+        self.drop = self.drop if unless else nn.Identity()
 
 
 def _stem_class(modality: Modality, form: str) -> type[Stem]:

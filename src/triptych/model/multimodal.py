@@ -1,4 +1,7 @@
-"""The network: stems and encoders → tokens per modality → fusion → head; or, for retrieval, an embedding of each."""
+"""The network: stems and encoders → tokens per modality → connectors → fusion → head.
+
+For retrieval an embedding of each modality takes the place of the fusion.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.errors import ModelError, UnknownModality
+from triptych.model.adapters import join_
 from triptych.model.config import ModelConfig
+from triptych.model.connectors import make_connector
 from triptych.model.encoder import Encoder
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.heads import Head, PairHead
@@ -49,7 +54,13 @@ class Multimodal(nn.Module):
                 for n in schema.names
             }
         )
-        dims = {name: config.encoders[name].dim for name in schema.names}
+        self.connectors = nn.ModuleDict()
+        for name, encoder in config.encoders.items():
+            if encoder.connector is not None:
+                grid = self.encoders[name].stem.grid
+                self.connectors[name] = make_connector(encoder, grid, precision=precision, dropout=dropout)
+                self.encoders[name].keep_all_tokens(unless=self.connectors[name].any_tokens)
+        dims = {name: config.encoders[name].width for name in schema.names}
         self.shared = Shared(dims, config.shared, precision, dropout) if config.shared else None
         dims = dict.fromkeys(dims, config.shared.dim) if config.shared else dims
         self.fusion: Fusion | None = None
@@ -63,6 +74,9 @@ class Multimodal(nn.Module):
             self.head = self._head(self.fusion.width)
             exits = {name: self._head(dim) for name, dim in dims.items()} if config.exits else {}
         self.exits = nn.ModuleDict(exits)
+        self.votes: nn.Module | None = None  # an adapter that has a say in the output
+        if config.adapter is not None:
+            join_(self, config.adapter)
 
     @property
     def outputs(self) -> int:
@@ -85,8 +99,9 @@ class Multimodal(nn.Module):
         return self.decide(self.encode_all(batch))
 
     def encode(self, name: str, raw: Tensor) -> Tokens:
-        """Run one modality's encoder, and the blocks that all share.  raw: as in `Batch.inputs`"""
+        """Run one modality's encoder and connector, and the blocks that all share.  raw: as in `Batch.inputs`"""
         tokens: Tokens = self.encoders[name](raw)
+        tokens = self.connectors[name](tokens) if name in self.connectors else tokens
         return tokens if self.shared is None else self.shared(tokens, name)
 
     def encode_all(self, batch: Batch) -> dict[str, Tokens]:
@@ -103,8 +118,12 @@ class Multimodal(nn.Module):
 
     def decide(self, streams: Mapping[str, Tokens]) -> Tensor:
         """Fuse any non-empty subset of the modalities' tokens and predict: (batch, outputs)."""
-        out: Tensor = self.head(streams if self.fusion is None else self.fusion(streams))
-        return out
+        if self.fusion is None:
+            pair: Tensor = self.head(streams)
+            return pair
+        vector = self.fusion(streams)
+        out: Tensor = self.head(vector)
+        return out if self.votes is None else self.votes(vector, out)
 
     def exit(self, name: str, tokens: Tokens) -> Tensor:
         """Predict from one modality alone: (batch, outputs), or for retrieval its embedding: (batch, embedding).
@@ -138,12 +157,17 @@ class Multimodal(nn.Module):
 
     def parameters_by_part(self) -> dict[str, int]:
         """Number of parameters per stage, and of the blocks that the encoders share."""
-        counts = {f"{n}.encode": sum(p.numel() for p in e.parameters()) for n, e in self.encoders.items()}
-        decide = [*(self.fusion.parameters() if self.fusion else ()), *self.head.parameters()]
+        counts = {f"{n}.encode": sum(p.numel() for p in self._encode_parameters(n)) for n in self.encoders}
+        parts = [part for part in (self.fusion, self.head, self.votes) if part is not None]
+        decide = [p for part in parts for p in part.parameters()]
         heads = self.head.sides if isinstance(self.head, PairHead) else self.exits
         exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in heads.items()}
         shared = {} if self.shared is None else {"shared": sum(p.numel() for p in self.shared.parameters())}
         return {**counts, **shared, "decide": sum(p.numel() for p in decide), **exits}
+
+    def _encode_parameters(self, name: str) -> list[nn.Parameter]:
+        connector = [self.connectors[name]] if name in self.connectors else []
+        return [p for part in (self.encoders[name], *connector) for p in part.parameters()]
 
 
 def example_batch(schema: Schema, rows: int = 1) -> Batch:

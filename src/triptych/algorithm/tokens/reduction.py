@@ -7,6 +7,7 @@ from collections.abc import Set
 from triptych.algorithm.rebuild import edited, rebuild
 from triptych.errors import RecipeError
 from triptych.model.config import ReduceConfig
+from triptych.model.connectors import connector_class
 from triptych.model.fusion import FUSIONS
 from triptych.model.mixers import MIXERS
 from triptych.model.multimodal import Multimodal
@@ -40,15 +41,18 @@ def obstacle(model: Multimodal, modality: Modality, after: int) -> str:
     Texts are left alone: they are padded to the longest of their batch, so a share of the padded length would make an
     answer depend on its neighbours in the batch.
     """
-    blocks = model.config.encoders[modality.name].blocks
+    encoder = model.config.encoders[modality.name]
+    blocks = encoder.blocks
     if modality.kind == "text":
         return "is text, whose padded length differs from batch to batch"
     if after >= len(blocks):
         return f"has {len(blocks)} blocks, so there is none with index {after}"
     if blocks[after].reduce is not None:
         return f"is already reduced after block {after}; choose another block"
+    if encoder.connector and not connector_class(encoder.connector.name).any_tokens:
+        return f"needs all tokens in their places in its connector {encoder.connector.name!r}"
     fusion = model.config.fusion
-    goes_on = model.config.shared or (fusion and FUSIONS[fusion.name].mixer)
+    goes_on = model.config.shared or encoder.connector or (fusion and FUSIONS[fusion.name].mixer)
     if after == len(blocks) - 1 and not goes_on:
         return f"ends with block {after}, after which nothing gets cheaper"
     return _bound(modality, {block.mixer for block in blocks[after + 1 :]}, after)

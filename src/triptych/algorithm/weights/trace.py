@@ -13,6 +13,7 @@ from triptych.algorithm.rebuild import Path, edited
 from triptych.errors import ModelError
 from triptych.model.channels import Channel
 from triptych.model.config import BlockConfig, ModelConfig
+from triptych.model.connectors import Connector
 from triptych.model.fusion import Fusion
 from triptych.model.fusion.cross_attention import CrossAttention
 from triptych.model.heads import EmbeddingHead, Head
@@ -22,7 +23,7 @@ from triptych.model.stems import Stem
 
 Kind = Literal["heads", "hidden", "width"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_OWNERS = (Mixer, CrossAttention, Channel, Stem, Head, EmbeddingHead, Fusion)
+_OWNERS = (Mixer, CrossAttention, Channel, Stem, Connector, Head, EmbeddingHead, Fusion)
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,15 @@ class Group:
 def trace(model: Multimodal, *kinds: Kind) -> list[Group]:
     """Groups of all kinds, or of some.
 
-    'heads' of attention, 'hidden' units of two-layer perceptrons (channel blocks, table stems, heads), and 'width', the
-    features that a residual stream carries from its stem to its readers.
+    'heads' of attention, 'hidden' units of two-layer perceptrons (channel blocks, table stems, connectors, heads), and
+    'width', the features that a residual stream carries from its stem to its readers.
 
     A group is found by asking which tensors would grow if its number in the config grew by one, so nothing can be
     forgotten: a new part needs no word here unless it holds units several times over (`Mixer.repeats`) or side by
-    side with others (`Fusion.starts`).
+    side with others (`Fusion.starts`).  Raises ModelError for a network with an adapter.
     """
+    if model.config.adapter is not None:
+        raise ModelError("a network with an adapter cannot be pruned; merge it, or prune before adapting")
     now = _shapes(model.config, model)
     return [
         group
@@ -88,6 +91,10 @@ def _numbers(config: ModelConfig) -> Iterator[tuple[Kind, Path, int]]:
         if encoder.stem.width:
             yield "width", (*here, "stem", "width"), encoder.stem.width
         yield from _block_numbers((*here, "blocks"), encoder.blocks)
+        if encoder.connector is not None:
+            yield "width", (*here, "connector", "dim"), encoder.connector.dim
+            yield "hidden", (*here, "connector", "hidden"), encoder.connector.hidden
+            yield from _block_numbers((*here, "connector", "blocks"), encoder.connector.blocks)
     if config.shared:
         yield "width", ("shared", "dim"), config.shared.dim
         yield from _block_numbers(("shared", "blocks"), config.shared.blocks)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triptych.data.collate import collate
 from triptych.errors import BundleError
 from triptych.measure.report import Report
+from triptych.model.adapt import merged
 from triptych.system.bundle.card import model_card
 from triptych.system.bundle.graphs import export_graphs
 from triptych.system.bundle.write import write_bundle
@@ -51,7 +52,7 @@ def export(
 
     Raises ParityError, and leaves what was at `folder` as it was, when the runtime's answers differ by more.
     """
-    model = model.cpu().eval()
+    model = merged(model.cpu().eval())
     rows, outputs = golden_rows(model, data)
     made = {
         "packages": {name: version(name) for name in PACKAGES},

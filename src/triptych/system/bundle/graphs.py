@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from triptych.data.preprocess import ImageResize
+from triptych.model.adapt import merged
 from triptych.model.codes import ResidualCodebooks
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.multimodal import Multimodal, example_input
@@ -64,8 +65,8 @@ def export_codes(codes: ResidualCodebooks) -> bytes:
 
 
 def frozen(model: Multimodal) -> Multimodal:
-    """A copy in evaluation mode whose grids are integers, ready for export."""
-    model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+    """A copy in evaluation mode, adapters folded in where possible and grids as integers, ready for export."""
+    model = copy.deepcopy(merged(model)).eval().requires_grad_(requires_grad=False)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Dense) and child.precision != "float32":
@@ -180,7 +181,7 @@ class _IntegerDense(nn.Module):
         )
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.zeros_like(scale, dtype=torch.int8))
-        self.bias = dense.bias
+        self.bias, self.adapter = dense.bias, dense.adapter
         self.whole = dense.precision == "int8"
         if self.whole:
             input_scale, input_zero = dense.input_grid()
@@ -191,7 +192,8 @@ class _IntegerDense(nn.Module):
         if self.whole:
             x = quantize(x, self.input_scale, self.input_zero, -1)
         out: Tensor = x @ dequantize(self.weight, self.weight_scale, self.weight_zero, 1)
-        return out if self.bias is None else out + self.bias
+        out = out if self.bias is None else out + self.bias
+        return out if self.adapter is None else self.adapter.after(out)
 
 
 @final

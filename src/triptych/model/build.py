@@ -60,6 +60,9 @@ class Sizes:
     channel_per: ChannelPer = "block"
     form: str = ""
     patch: int = 8
+    tubelet: int = 2
+    cells: int = 32
+    cell_patch: int = 4
     shrink: int = 1
     window_s: float = 0.025
     hop_s: float = 0.010

@@ -136,4 +136,4 @@ def _observe(model: Multimodal, layers: dict[str, Dense], context: Context, batc
 
 def _reads_pixels(model: Multimodal, name: str) -> bool:
     kinds = {f"encoders.{m.name}.stem.project": m.kind for m in model.schema.modalities}
-    return kinds.get(name) == "image"
+    return kinds.get(name) in {"image", "video"}

@@ -4,20 +4,38 @@ A modality kind's usual stem has its name; the others are asked for by `StemConf
 """
 
 from triptych.model.stems.audio import AudioStem
+from triptych.model.stems.codes import CodesStem
 from triptych.model.stems.image import ImageStem
+from triptych.model.stems.points import PointsStem
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.stem import Stem
 from triptych.model.stems.summary import SummaryStem
 from triptych.model.stems.table import TableStem
 from triptych.model.stems.text import TextStem
+from triptych.model.stems.video import VideoStem
 
 STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
+    "codes": CodesStem,
     "image": ImageStem,
+    "points": PointsStem,
     "series": SeriesStem,
     "summary": SummaryStem,
     "table": TableStem,
     "text": TextStem,
+    "video": VideoStem,
 }
 
-__all__ = ["STEMS", "AudioStem", "ImageStem", "SeriesStem", "Stem", "SummaryStem", "TableStem", "TextStem"]
+__all__ = [
+    "STEMS",
+    "AudioStem",
+    "CodesStem",
+    "ImageStem",
+    "PointsStem",
+    "SeriesStem",
+    "Stem",
+    "SummaryStem",
+    "TableStem",
+    "TextStem",
+    "VideoStem",
+]

@@ -120,7 +120,7 @@ def _is_deep(value: object, limits: Limits) -> bool:
     No where it cannot be read: the error that names the row comes when it is decoded.
     """
     if isinstance(value, np.ndarray):
-        return value.dtype.itemsize > 1
+        return bool(value.dtype.itemsize > 1)
     if isinstance(value, list):
         return True
     try:
@@ -235,7 +235,7 @@ def _text_of(value: object) -> str:
 
 def _size_of(value: object, *, limits: Limits) -> tuple[int, int]:
     if isinstance(value, np.ndarray | list):
-        return np.shape(value)[:2]  # type: ignore[return-value]
+        return np.shape(value)[:2]
     data = media_bytes(value, limits)
     return read_npy(data, limits).shape[:2] if is_npy(data) else image_size(data)
 

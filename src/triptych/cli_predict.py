@@ -13,6 +13,7 @@ from triptych.cli_show import Plan, Screen
 from triptych.errors import DataError, RecipeError, UnknownModality
 from triptych.report import words
 from triptych.report.model import plain
+from triptych.schema import FILES
 
 if TYPE_CHECKING:
     from triptych.schema import Modality, Schema
@@ -190,7 +191,8 @@ def value_of(schema: Schema, name: str, text: str) -> Any:
     """An undecoded value from a command-line word: a path, a text, or numbers as JSON or in a .npy or .json file."""
     if name not in schema.names:
         raise UnknownModality(f"--{name}: this bundle has the modalities {list(schema.names)}")
-    if schema[name].kind in ("image", "audio", "text"):
+    kind = schema[name].kind
+    if kind in ("image", "audio", "text") or (kind in FILES and not text.lstrip().startswith("[")):
         return text
     try:
         return _numbers(text)
@@ -244,5 +246,5 @@ def _json_rows(path: Path, schema: Schema) -> Iterator[tuple[str, Mapping[str, A
 
 def _beside(path: Path, modality: Modality, value: Any) -> Any:
     """Paths of media count from the file that names them."""
-    is_path = modality.kind in ("image", "audio") and isinstance(value, str) and value
+    is_path = modality.kind in FILES and isinstance(value, str) and value
     return str(path.parent / value) if is_path and "://" not in value else value

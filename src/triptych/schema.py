@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from triptych.errors import SchemaError
 
 T = TypeVar("T")
-Kind = Literal["image", "audio", "text", "series", "table"]
+Kind = Literal["image", "audio", "text", "series", "table", "video", "points", "codes"]
+FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "points", "codes"})  # whose values may be files
 Task = Literal["classification", "regression", "retrieval"]
 Metric = Literal["accuracy", "auroc", "acc2", "mae", "recall_at_1", "recall_at_10"]
 METRICS: Mapping[Task, tuple[Metric, ...]] = {
@@ -33,20 +34,21 @@ class Modality:
     name: str
     kind: Kind
     column: str = ""
-    height: int = 0  # image: pixels
-    width: int = 0  # image: pixels
-    channels: int = 0  # image: 1 or 3; audio: 1; series: channels per frame
+    height: int = 0  # image, video: pixels
+    width: int = 0  # image, video: pixels
+    channels: int = 0  # image, video: 1 or 3; audio: 1; series: per frame; points: features; codes: levels
     sample_rate: int = 0  # audio: Hz
     rate_hz: float = 0.0  # series: frames per second
-    frames: int = 0  # series: frames per example, longer ones are cropped
-    fields: tuple[str, ...] = ()  # table: field names; series: channel names
+    frames: int = 0  # series: frames per example, longer ones are cropped; video: as many are taken evenly
+    fields: tuple[str, ...] = ()  # table: field names; series, points: channel names
     # --- measured on the training split
     max_samples: int = 0  # audio: samples per example, longer clips are cropped
-    max_tokens: int = 0  # text: tokens per example, longer texts are cropped
+    max_tokens: int = 0  # text, codes: tokens per example, longer ones are cropped
+    max_points: int = 0  # points: per example, larger clouds are thinned evenly
     tokenizer: str = field(default="", repr=False)  # text: a `tokenizers` JSON document; id 0 is padding
-    vocabulary: int = 0  # text: number of token ids
-    center: tuple[float, ...] = field(default=(), repr=False)  # series, table: median per channel or field
-    scale: tuple[float, ...] = field(default=(), repr=False)  # series, table: spread per channel or field
+    vocabulary: int = 0  # text, codes: number of ids, padding included
+    center: tuple[float, ...] = field(default=(), repr=False)  # median per channel or field; image: of deep values
+    scale: tuple[float, ...] = field(default=(), repr=False)  # spread per channel or field; image: of deep values
 
     def __post_init__(self) -> None:
         if not self.name or not self.name.isidentifier():

@@ -35,6 +35,9 @@ class Batch:
       text:   (batch, tokens) int64, 0 beyond a text's end
       series: (batch, frames, channels) float32, NaN where a sample is missing
       table:  (batch, fields) float32, NaN where a field is missing
+      video:  (batch, frames, height, width, channels) uint8
+      points: (batch, points, features) float32, NaN beyond a cloud's end
+      codes:  (batch, tokens, levels) int64, 1 + code, 0 where there is none
     present: (batch,) bool for a modality that only some rows have; no key means that all have it
     target:  (batch,) int64 class index (-1 unknown) or float32 value (NaN unknown); for retrieval (batch, 2) int64,
              what the query and the target show: equal numbers are equal values (-1 missing); None when predicting

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.model import tiny
 from triptych.errors import ModelError, UnknownModality
 from triptych.model import ModelConfig, Multimodal, build, example_batch
+from triptych.model.build import NAMES
 from triptych.model.channels import CHANNELS
 from triptych.model.encoder import Block
 from triptych.model.fusion import FUSIONS
@@ -22,16 +23,20 @@ from triptych.model.stems import STEMS
 from triptych.tokens import Batch, Tokens
 
 BATCH = tiny.batch(4)
+BUILDABLE = [
+    (name, mixer)
+    for name, mixer in itertools.product(tiny.NETWORKS, sorted(MIXERS))
+    if not (name == "unified" and MIXERS[mixer].needs_count)  # modalities that share blocks differ in length
+]
 
 
 def test_the_tiny_schema_has_every_kind_of_stem() -> None:
     assert {*tiny.KINDS, None} == {stem.kind for stem in STEMS.values()}
     assert all(STEMS[kind].kind == kind for kind in tiny.KINDS)
-    assert len(tiny.NETWORKS) == len(FUSIONS)
+    assert {NAMES[name] for name in tiny.NETWORKS} == set(FUSIONS)
 
 
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
-@pytest.mark.parametrize("name", tiny.NETWORKS)
+@pytest.mark.parametrize(("name", "mixer"), BUILDABLE)
 @torch.no_grad()
 def test_every_stem_mixer_and_fusion_builds_and_answers(name: str, mixer: str) -> None:
     model = tiny.network(name, mixer=mixer, kernel=3, exits=True)
@@ -87,8 +92,7 @@ def test_rows_do_not_depend_on_their_batch(name: str) -> None:
         assert torch.allclose(model(alone)[0], whole[row], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", tiny.NETWORKS)
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
+@pytest.mark.parametrize(("name", "mixer"), BUILDABLE)
 @torch.no_grad()
 def test_padding_a_text_further_changes_nothing(name: str, mixer: str) -> None:
     model = tiny.network(name, mixer=mixer, kernel=3)

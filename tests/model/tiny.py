@@ -19,7 +19,12 @@ MODALITIES = (
     Modality("motion", "series", frames=20, channels=2, rate_hz=10, center=(0.0, 1.0), scale=(1.0, 2.0)),
     Modality("facts", "table", fields=("a", "b", "c"), center=(0.0, 1.0, 2.0), scale=(1.0, 1.0, 3.0)),
 )
-KINDS = tuple(modality.kind for modality in MODALITIES)
+MORE = (
+    Modality("clip", "video", frames=5, height=8, width=12, channels=1),
+    Modality("cloud", "points", max_points=24, channels=3, center=(0.0, 1.0, 0.0), scale=(1.0, 2.0, 1.0)),
+    Modality("units", "codes", max_tokens=10, channels=2, vocabulary=9),
+)  # taken only where they are named
+KINDS = tuple(modality.kind for modality in (*MODALITIES, *MORE))
 NAMES = tuple(modality.name for modality in MODALITIES)
 NETWORKS = (
     "late_fusion",
@@ -42,6 +47,8 @@ SIZES: dict[str, Any] = {
     "heads": 2,
     "expansion": 2.0,
     "patch": 4,
+    "cells": 8,
+    "cell_patch": 4,
     "hop_s": 0.020,
     "window_s": 0.040,
     "mels": 8,
@@ -55,8 +62,8 @@ SIZES: dict[str, Any] = {
 
 
 def schema(*names: str, task: str = "classification") -> Schema:
-    """All modalities, or the named ones."""
-    chosen = tuple(m for m in MODALITIES if not names or m.name in names)
+    """The modalities of `MODALITIES`, or the named ones."""
+    chosen = tuple(m for m in (*MODALITIES, *MORE) if m.name in (names or NAMES))
     if task == "regression":
         return Schema("tiny", chosen, "y", "regression", "mae", center=2.0, scale=3.0)
     return Schema("tiny", chosen, "y", "classification", "accuracy", classes=("a", "b", "c"))
@@ -79,7 +86,8 @@ def batch(rows: int = 4, *names: str, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     made = {name: _made(name, rows, generator) for name in NAMES}
     target = torch.randint(0, 3, (rows,), generator=generator)
-    return Batch({name: made[name] for name in NAMES if not names or name in names}, target=target)
+    more = {m.name: _made_more(m.name, rows, generator) for m in MORE if m.name in names}
+    return Batch({n: x for n, x in {**made, **more}.items() if n in (names or NAMES)}, target=target)
 
 
 def _made(name: str, rows: int, generator: torch.Generator) -> Tensor:
@@ -96,3 +104,14 @@ def _made(name: str, rows: int, generator: torch.Generator) -> Tensor:
     shape = (rows, 20, 2) if name == "motion" else (rows, 3)
     values = torch.randn(shape, generator=generator)
     return values.masked_fill(torch.rand(shape, generator=generator) < 0.1, math.nan)
+
+
+def _made_more(name: str, rows: int, generator: torch.Generator) -> Tensor:
+    lengths = torch.linspace(1.0, 0.5, rows)
+    if name == "clip":
+        return torch.randint(0, 256, (rows, 5, 8, 12, 1), generator=generator, dtype=torch.uint8)
+    if name == "cloud":
+        cloud = torch.randn(rows, 24, 3, generator=generator)
+        return cloud.masked_fill((torch.arange(24) >= (lengths * 24).round().unsqueeze(1)).unsqueeze(-1), math.nan)
+    ids = torch.randint(1, 9, (rows, 10, 2), generator=generator)
+    return ids.masked_fill((torch.arange(10) >= (lengths * 10).round().unsqueeze(1)).unsqueeze(-1), 0)

@@ -21,22 +21,45 @@ _FORM: dict[str, tuple[type[np.generic], float]] = {
     "text": (np.int64, 0),
     "series": (np.float32, math.nan),
     "table": (np.float32, math.nan),
+    "video": (np.uint8, 0),
+    "points": (np.float32, math.nan),
+    "codes": (np.int64, 0),
 }
 
 
 def conform(modality: Modality, array: Array) -> Array:
-    """Resize an image to the schema's size; crop a clip, text or series to the schema's length.
+    """Resize an image to the schema's size; crop a clip, text, series or codes to the schema's length.
+
+    Of a video, as many frames as the schema says are taken evenly, some twice where it has fewer, and resized; a cloud
+    of too many points is thinned evenly.
 
     array: what `decode` returns.  Raises DataError if it has another shape or type.
     """
     _check_form(modality, array)
     if modality.kind == "image":
         return resize(array, modality.height, modality.width)
+    if modality.kind == "video":
+        frames = array[_evenly(len(array), modality.frames or len(array))]
+        height, width = modality.height or array.shape[1], modality.width or array.shape[2]
+        return np.stack([resize(frame, height, width) for frame in frames])
+    if modality.kind == "points" and 0 < modality.max_points < len(array):
+        return array[_evenly(len(array), modality.max_points)]
     return array if modality.kind == "table" else array[: length(modality) or None]
 
 
+def _evenly(count: int, wanted: int) -> Array:
+    """Indices from the middle of equal spans: (wanted,) int64."""
+    return (2 * np.arange(wanted) + 1) * count // (2 * wanted)
+
+
 def _check_form(modality: Modality, array: Array) -> None:
-    rest = {"image": (None, modality.channels), "series": (modality.channels,)}.get(modality.kind, ())
+    pixels, channels = (None, modality.channels), (modality.channels,)
+    wanted: dict[str, tuple[int | None, ...]] = {
+        "image": pixels,
+        "video": (None, *pixels),
+        **dict.fromkeys(("series", "points", "codes"), channels),
+    }
+    rest = wanted.get(modality.kind, ())
     first = len(modality.fields) if modality.kind == "table" else None
     expected = (first, *rest)
     fits = len(array.shape) == len(expected) and all(
@@ -54,10 +77,12 @@ def length(modality: Modality) -> int:
     match modality.kind:
         case "audio":
             return modality.max_samples
-        case "text":
+        case "text" | "codes":
             return modality.max_tokens
-        case "series":
+        case "series" | "video":
             return modality.frames
+        case "points":
+            return modality.max_points
         case "image":
             return modality.height
         case "table":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from triptych.data.feed import Table
 from triptych.errors import DataError, SchemaError
-from triptych.schema import Schema
+from triptych.schema import FILES, Schema
 
 Array = NDArray[Any]
 
@@ -191,6 +191,6 @@ def _digest_table(table: Table, digest: Any) -> None:
 
 
 def _outside_files(split: Split) -> set[Path]:
-    media = [m for m in split.schema.modalities if m.kind in {"image", "audio"}]
+    media = [m for m in split.schema.modalities if m.kind in FILES]
     values = (split.table.feed(m).raw(int(number)) for m in media for number in split.numbers)
     return {value for value in values if isinstance(value, Path) and value.is_file()}

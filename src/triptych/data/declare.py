@@ -20,8 +20,12 @@ _KEYS = {
     "text": {"max_tokens"},
     "series": {"channels", "rate_hz", "frames", "channel_names"},
     "table": {"fields"},
+    "video": {"frames", "height", "width", "channels"},
+    "points": {"channels", "max_points", "channel_names"},
+    "codes": {"channels", "max_tokens", "vocabulary"},
 }
 _WHOLE = {"height", "width", "channels", "sample_rate", "max_samples", "max_tokens", "frames"}
+_WHOLE |= {"max_points", "vocabulary"}
 _TYPES = {"column": str, "task": str, "metric": str, "positive": str, "classes": list, "range": list, "shares": list}
 
 
@@ -229,8 +233,10 @@ def _check_options(kind: str, options: Mapping[str, Any], where: str) -> None:
             raise DataError(f"{where} {key!r} must be a list of names, got {value!r}")
     if type(options.get("rate_hz", 1)) not in {int, float} or options.get("rate_hz", 1) <= 0:
         raise DataError(f"{where} 'rate_hz' must be frames per second above 0, got {options['rate_hz']!r}")
-    if kind == "image" and options.get("channels", 3) not in {1, 3}:
-        raise DataError(f"{where} an image has 1 or 3 channels, got {options['channels']}")
+    if kind in {"image", "video"} and options.get("channels", 3) not in {1, 3}:
+        raise DataError(
+            f"{where} {'an image' if kind == 'image' else 'a video'} has 1 or 3 channels, got {options['channels']}"
+        )
     if kind == "audio" and options.get("channels", 1) != 1:
         raise DataError(f"{where} a clip has 1 channel once it is loaded, got {options['channels']}")
     names = options.get("channel_names")
@@ -251,7 +257,7 @@ def _lines(declaration: Declaration, file: str) -> list[str]:
         lines += ["", "[group]", *_pairs({"column": d.group})]
     for modality in d.modalities:
         keys = {f.name: getattr(modality, f.name) for f in dataclasses.fields(modality) if f.name != "name"}
-        if modality.kind == "series":
+        if modality.kind in {"series", "points"}:
             keys["channel_names"] = keys.pop("fields")
         allowed = _KEYS[modality.kind] | {"kind", "column"}
         kept = {key: value for key, value in keys.items() if key in allowed}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.data.arrays import READ, eight_bits, is_npy, plain, read_npy, recolour
 from triptych.data.header import audio_format, check_wav_length, image_format, image_size
 from triptych.data.limits import Limits
 from triptych.data.resize import resize
@@ -30,7 +31,6 @@ __all__ = ["clip_header", "decode", "is_missing", "media_bytes", "resize", "toke
 
 Array = NDArray[Any]
 DEFAULT_LIMITS = Limits()
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def decode(modality: Modality, value: object, limits: Limits = DEFAULT_LIMITS) -> Array:
@@ -44,6 +44,11 @@ def decode(modality: Modality, value: object, limits: Limits = DEFAULT_LIMITS) -
       text:   str → (tokens,) int64, at most `max_tokens`
       series: (frames[, channels]) numbers → (frames, channels) float32, NaN where missing
       table:  (fields,) numbers, or a number by field name → (fields,) float32, NaN where missing
+      video:  (frames, height, width[, channels]) pixels → (frames, height, width, channels) uint8 at its own size
+      points: (points, features) numbers → (points, features) float32, NaN where missing
+      codes:  (tokens[, levels]) whole numbers, -1 where there is none → (tokens, levels) int64, 1 + code
+    The last three come as arrays, nested lists or NumPy files; so do images of more than 8 bits, such as depth maps,
+    where the schema holds their measured scale: they become grey levels (see `arrays.eight_bits`).
     Raises DecodeError, LimitError or DataError; the message names neither row nor column.
     """
     if is_missing(value):
@@ -59,6 +64,14 @@ def decode(modality: Modality, value: object, limits: Limits = DEFAULT_LIMITS) -
             return _series(modality, value, limits)
         case "table":
             return _table(modality, value, limits)
+        case "video" | "points" | "codes":
+            return READ[modality.kind](modality, array_of(value, limits), limits)
+
+
+def array_of(value: object, limits: Limits = DEFAULT_LIMITS) -> Array:
+    """Numbers from an array, nested lists, or a NumPy file as bytes, a path or {"bytes", "path"}."""
+    inline = isinstance(value, np.ndarray | list | tuple)
+    return plain(value, limits) if inline else read_npy(media_bytes(value, limits), limits)
 
 
 def is_missing(value: object) -> bool:
@@ -113,8 +126,10 @@ def _file_bytes(path: str | Path, limits: Limits) -> bytes:
 
 
 def _image(modality: Modality, value: object, limits: Limits) -> Array:
+    if modality.center:
+        return eight_bits(modality, deep_map(value, limits))
     if isinstance(value, np.ndarray):
-        return _recolour(_image_array(value, limits), modality.channels)
+        return recolour(_image_array(value, limits), modality.channels)
     data = media_bytes(value, limits)
     height, width = image_size(data)
     _check_pixels(height, width, limits)
@@ -124,6 +139,27 @@ def _image(modality: Modality, value: object, limits: Limits) -> Array:
         with Image.open(io.BytesIO(data), formats=(image_format(data),)) as image:
             _check_same_size(image.size, (width, height))
             return _pixels(ImageOps.exif_transpose(image), modality.channels)
+    except DecodeError:
+        raise
+    except Exception as error:  # a foreign decoder may raise anything on damaged bytes
+        raise DecodeError(f"the {image_format(data)} image is damaged ({error}); replace the file") from error
+
+
+def deep_map(value: object, limits: Limits = DEFAULT_LIMITS) -> Array:
+    """(height, width[, channels]) values of an image at their own depth: an array, lists, a NumPy file or a PNG."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return plain(value, limits)
+    data = media_bytes(value, limits)
+    if is_npy(data):
+        return read_npy(data, limits)
+    height, width = image_size(data)
+    _check_pixels(height, width, limits)
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=(image_format(data),)) as image:
+            _check_same_size(image.size, (width, height))
+            return np.asarray(image, np.uint16) if image.mode.startswith("I") else np.asarray(image)
     except DecodeError:
         raise
     except Exception as error:  # a foreign decoder may raise anything on damaged bytes
@@ -145,7 +181,7 @@ def _pixels(image: Image.Image, channels: int) -> Array:
 
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scale
         grey = (np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8)
-        return _recolour(grey[..., None], channels)
+        return recolour(grey[..., None], channels)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -160,14 +196,6 @@ def _image_array(value: Array, limits: Limits) -> Array:
         raise DecodeError(f"expected (height, width, 1 or 3) uint8 pixels, got {given}; convert the array")
     _check_pixels(image.shape[0], image.shape[1], limits)
     return image
-
-
-def _recolour(image: Array, channels: int) -> Array:
-    if image.shape[2] == channels:
-        return image
-    if channels == 3:
-        return np.repeat(image, 3, axis=2)
-    return np.asarray((image @ _LUMA + 0.5).astype(np.uint8)[..., None])
 
 
 def _audio(modality: Modality, value: object, limits: Limits) -> Array:

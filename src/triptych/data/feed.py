@@ -18,7 +18,7 @@ from triptych.data.collate import blank, conform, length, stack
 from triptych.data.decode import DEFAULT_LIMITS, decode, is_missing
 from triptych.data.limits import Limits
 from triptych.errors import DataError
-from triptych.schema import Modality
+from triptych.schema import FILES, Modality
 
 Array = NDArray[Any]
 
@@ -116,7 +116,7 @@ class Feed:
         if len(self._columns) > 1 or self._is_inline:
             return np.array([_number(column[row].as_py()) for column in self._columns], np.float32)
         value = _value(self._columns[0][row])
-        if self.modality.kind in {"image", "audio"}:
+        if self.modality.kind in FILES:
             return self._located(value)
         return value
 
@@ -177,7 +177,7 @@ class Feed:
     def _unique_items(self) -> tuple[Array, int]:
         """Which decoded item each row uses: rows with the same path or the same text share one."""
         column = self._columns[0]
-        if self.modality.kind not in {"image", "audio", "text"} or not _is_string(column.type):
+        if self.modality.kind not in {*FILES, "text"} or not _is_string(column.type):
             return np.arange(len(self.table)), len(self.table)
         codes = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
         return codes.indices.to_numpy(zero_copy_only=False), len(codes.dictionary)
@@ -205,8 +205,10 @@ def _full_shape(modality: Modality) -> tuple[int, ...]:
     match modality.kind:
         case "image":
             return modality.height, modality.width, modality.channels
-        case "series":
-            return modality.frames, modality.channels
+        case "video":
+            return modality.frames, modality.height, modality.width, modality.channels
+        case "series" | "points" | "codes":
+            return length(modality), modality.channels
         case _:
             return (length(modality),)
 

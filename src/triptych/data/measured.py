@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.data.decode import clip_header, decode, media_bytes
+from triptych.data.arrays import is_npy, read_npy
+from triptych.data.decode import clip_header, decode, deep_map, media_bytes
 from triptych.data.feed import Feed, Table
-from triptych.data.header import image_size
+from triptych.data.header import image_format, image_size
 from triptych.data.limits import Limits
 from triptych.errors import DataError
 from triptych.schema import Modality
@@ -25,7 +26,10 @@ MAX_CLIP_S = 8.0
 MAX_TOKENS = 128
 MAX_WORDS = 8000
 MAX_SIDE = 224  # pixels, where the size is inferred
+MAX_FRAMES = 16  # of a video, where the number is inferred
+MAX_POINTS = 4096  # of a cloud, where the number is inferred
 _TINY_VOCABULARY = 200
+_SAMPLED = 64  # videos, clouds and deep maps that are looked at
 
 
 def measure_modality(modality: Modality, table: Table, rows: Array) -> Modality:
@@ -92,12 +96,44 @@ def _p99(lengths: Sequence[int]) -> int:
 
 
 def _measure_image(modality: Modality, feed: Feed, rows: Array) -> Modality:
+    modality = _measure_depth(modality, feed, rows)
     if modality.height and modality.width and modality.channels:
         return modality
     height, width = _common_size(Counter(_each(feed, rows, partial(_size_of, limits=feed.table.limits))))
     height, width = modality.height or height, modality.width or width
     channels = modality.channels or max(_each(feed, rows[:64], partial(_channels_of, limits=feed.table.limits)))
     return dataclasses.replace(modality, height=height, width=width, channels=channels)
+
+
+def _measure_depth(modality: Modality, feed: Feed, rows: Array) -> Modality:
+    """Median and spread where the images hold more than 8 bits, as depth and heat maps do; else unchanged."""
+    if modality.channels == 3 or not _is_deep(feed.raw(int(rows[0])), feed.table.limits):
+        return modality
+    maps = _each(feed, rows[:_SAMPLED], partial(_flat_map, limits=feed.table.limits))
+    center, scale = robust_scale(np.concatenate(maps)[:, None])
+    return dataclasses.replace(modality, channels=1, center=center, scale=scale)
+
+
+def _is_deep(value: object, limits: Limits) -> bool:
+    """Whether an image holds more than 8 bits: told by its type, or by a PNG's header.
+
+    No where it cannot be read: the error that names the row comes when it is decoded.
+    """
+    if isinstance(value, np.ndarray):
+        return bool(value.dtype.itemsize > 1)
+    if isinstance(value, list):
+        return True
+    try:
+        data = media_bytes(value, limits)
+    except DataError:
+        return False
+    return is_npy(data) or (image_format(data) == "PNG" and data[24:26] == b"\x10\x00")  # 16 bits of grey
+
+
+def _flat_map(value: object, *, limits: Limits) -> Array:
+    """At most some thousand values of a deep map: (values,) float32."""
+    flat = deep_map(value, limits).astype(np.float32).ravel()
+    return flat[:: max(1, len(flat) // 4096)]
 
 
 def _common_size(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
@@ -146,6 +182,36 @@ def _measure_table(modality: Modality, feed: Feed, rows: Array) -> Modality:
     return dataclasses.replace(modality, fields=fields, center=center, scale=scale)
 
 
+def _measure_video(modality: Modality, feed: Feed, rows: Array) -> Modality:
+    if modality.frames and modality.height and modality.width and modality.channels:
+        return modality
+    shapes = [array.shape for array in (feed.decoded(int(row)) for row in rows[:_SAMPLED]) if array is not None]
+    height, width = _common_size(Counter(shape[1:3] for shape in shapes))
+    return dataclasses.replace(
+        modality,
+        frames=modality.frames or min(MAX_FRAMES, _p99([shape[0] for shape in shapes])),
+        height=modality.height or height,
+        width=modality.width or width,
+        channels=modality.channels or max(shape[3] for shape in shapes),
+    )
+
+
+def _measure_points(modality: Modality, feed: Feed, rows: Array) -> Modality:
+    clouds = [array for array in (feed.decoded(int(row)) for row in rows[:_SAMPLED]) if array is not None]
+    features = modality.channels or _most_common(cloud.shape[1] for cloud in clouds)
+    count = modality.max_points or min(MAX_POINTS, _p99([len(cloud) for cloud in clouds]))
+    center, scale = robust_scale(np.concatenate([cloud for cloud in clouds if cloud.shape[1] == features]))
+    return dataclasses.replace(modality, channels=features, max_points=count, center=center, scale=scale)
+
+
+def _measure_codes(modality: Modality, feed: Feed, rows: Array) -> Modality:
+    ids = [array for array in (feed.decoded(int(row)) for row in rows) if array is not None]
+    levels = modality.channels or _most_common(array.shape[1] for array in ids)
+    tokens = modality.max_tokens or _p99([len(array) for array in ids])
+    vocabulary = modality.vocabulary or 1 + max(int(array.max()) for array in ids)
+    return dataclasses.replace(modality, channels=levels, max_tokens=tokens, vocabulary=vocabulary)
+
+
 def _most_common(numbers: Iterable[int]) -> int:
     return Counter(numbers).most_common(1)[0][0]
 
@@ -168,7 +234,10 @@ def _text_of(value: object) -> str:
 
 
 def _size_of(value: object, *, limits: Limits) -> tuple[int, int]:
-    return value.shape[:2] if isinstance(value, np.ndarray) else image_size(media_bytes(value, limits))
+    if isinstance(value, np.ndarray | list):
+        return np.shape(value)[:2]
+    data = media_bytes(value, limits)
+    return read_npy(data, limits).shape[:2] if is_npy(data) else image_size(data)
 
 
 def _channels_of(value: object, *, limits: Limits) -> int:
@@ -193,4 +262,7 @@ _MEASURES: dict[str, Callable[[Modality, Feed, Array], Modality]] = {
     "text": _measure_text,
     "series": _measure_series,
     "table": _measure_table,
+    "video": _measure_video,
+    "points": _measure_points,
+    "codes": _measure_codes,
 }

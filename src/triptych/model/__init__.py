@@ -4,9 +4,11 @@ from triptych.model.adapt import adapt, merge, trainable_parameters
 from triptych.model.build import Sizes, build
 from triptych.model.config import AdapterConfig, ConnectorConfig, ModelConfig
 from triptych.model.multimodal import Multimodal, example_batch
+from triptych.model.presets import PRESETS
 from triptych.model.store import load_model, save_model
 
 __all__ = [
+    "PRESETS",
     "AdapterConfig",
     "ConnectorConfig",
     "ModelConfig",

@@ -23,6 +23,7 @@ from triptych.model.config import (
 from triptych.model.connectors import connector_class
 from triptych.model.fusion import FUSIONS
 from triptych.model.multimodal import Multimodal
+from triptych.model.presets import PRESETS
 from triptych.schema import Modality, Schema
 
 NAMES = {
@@ -64,6 +65,9 @@ class Sizes:
     channel_per: ChannelPer = "block"
     form: str = ""
     patch: int = 8
+    tubelet: int = 2
+    cells: int = 32
+    cell_patch: int = 4
     shrink: int = 1
     window_s: float = 0.025
     hop_s: float = 0.010
@@ -101,7 +105,7 @@ def build(
                 encoders, with a joint trunk after them; in 'perceiver' the blocks work among latents that read the
                 stems' tokens.  Blocks of its own a modality has there only where `modalities` gives it a depth.
                 'dual_encoder' is for retrieval
-    sizes:      fields of `Sizes`
+    sizes:      fields of `Sizes`; 'preset' names some of `PRESETS`, which the others correct
     modalities: other sizes for single modalities or kinds, for example `{"text": {"depth": 1}}`
 
     Raises ModelError.
@@ -130,10 +134,19 @@ def build(
 
 
 def _sizes(base: Sizes, changes: Mapping[str, Any]) -> Sizes:
+    changes = dict(changes)
+    if preset := changes.pop("preset", ""):
+        changes = {**_preset(preset), **changes}
     known = {f.name for f in dataclasses.fields(Sizes)}
     if unknown := changes.keys() - known:
-        raise ModelError(f"unknown sizes {sorted(unknown)}; known are {sorted(known)}")
+        raise ModelError(f"unknown sizes {sorted(unknown)}; known are {sorted(known)} and 'preset'")
     return dataclasses.replace(base, **changes)
+
+
+def _preset(name: str) -> Mapping[str, Any]:
+    if name not in PRESETS:
+        raise ModelError(f"unknown preset {name!r}; known are {sorted(PRESETS)}")
+    return PRESETS[name]
 
 
 def _fusion(name: str, sizes: Sizes, own: Sizes) -> FusionConfig:

@@ -45,7 +45,10 @@ class StemConfig:
     """How raw values become tokens.  Only the fields of the modality's kind are used."""
 
     form: str = ""  # name of the stem in `STEMS`; empty means the usual one of the modality's kind
-    patch: int = 8  # image: pixels per side of a patch
+    patch: int = 8  # image, video: pixels per side of a patch
+    tubelet: int = 2  # video: frames of a token
+    cells: int = 32  # points: cells per side of the bird's-eye grid
+    cell_patch: int = 4  # points: cells per side of a token
     shrink: int = 1  # audio: average this many samples into one first
     window_s: float = 0.025  # audio: analysis window
     hop_s: float = 0.010  # audio: window step
@@ -53,10 +56,10 @@ class StemConfig:
     max_tokens: int = 100  # audio: frames are stacked until at most this many tokens are left
     frames_per_token: int = 10  # series
     averages: int = 4  # series, form 'summary': learnt averages over the frames of a token
-    width: int = 0  # text: embedding width before projection to `dim`; 0 means `dim`
-    hidden: int = 128  # table: hidden width
+    width: int = 0  # text, codes: embedding width before projection to `dim`; 0 means `dim`
+    hidden: int = 128  # table, points: hidden width
     squash: Squash = "asinh"  # series, table: what tames values far from the median
-    mask: bool = True  # audio, series: mark tokens without a real sample; unmarked ones count as zeros: cheaper
+    mask: bool = True  # audio, series, points: mark tokens without a sample; unmarked ones count as zeros: cheaper
     backbone: BackboneConfig | None = None  # form 'pretrained'
 
     def __post_init__(self) -> None:

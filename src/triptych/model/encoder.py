@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         self.blocks = Blocks(config.dim, config.blocks, grid=self.stem.grid, precision=precision, dropout=dropout)
         blocks = (*config.blocks, *after)
         free = all(MIXERS[b.mixer].any_tokens and CHANNELS[b.channel].any_tokens for b in blocks)
-        spare = modality.kind != "text" and free
+        spare = modality.kind not in {"text", "codes"} and free
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
         self.around: nn.Module | None = None  # an adapter that runs the blocks
 

@@ -179,12 +179,20 @@ def example_input(modality: Modality, rows: int = 1) -> Tensor:
     """One made raw input of full length, as in `Batch.inputs`."""
     match modality.kind:
         case "image":
-            return torch.full((rows, modality.height, modality.width, modality.channels), 127, dtype=torch.uint8)
+            raw = torch.full((rows, modality.height, modality.width, modality.channels), 127, dtype=torch.uint8)
         case "audio":
-            return torch.linspace(-0.5, 0.5, rows * modality.max_samples).reshape(rows, -1)
+            raw = torch.linspace(-0.5, 0.5, rows * modality.max_samples).reshape(rows, -1)
         case "text":
-            return torch.ones(rows, modality.max_tokens, dtype=torch.int64)
+            raw = torch.ones(rows, modality.max_tokens, dtype=torch.int64)
         case "series":
-            return torch.zeros(rows, modality.frames, modality.channels)
+            raw = torch.zeros(rows, modality.frames, modality.channels)
         case "table":
-            return torch.zeros(rows, len(modality.center))
+            raw = torch.zeros(rows, len(modality.center))
+        case "video":
+            frames = (rows, modality.frames, modality.height, modality.width, modality.channels)
+            raw = torch.full(frames, 127, dtype=torch.uint8)
+        case "points":
+            raw = torch.zeros(rows, modality.max_points, modality.channels)
+        case "codes":
+            raw = torch.ones(rows, modality.max_tokens, modality.channels, dtype=torch.int64)
+    return raw

@@ -18,6 +18,8 @@ WAVE_POINTS = 120
 SERIES_LINES = 6
 MAX_AUDIO_BYTES = 200_000
 MAX_TEXT = 400
+MAX_CODES = 60
+POINT_CELLS = 80
 
 
 def drawable(modality: Modality, value: Any) -> dict[str, Any]:
@@ -28,6 +30,9 @@ def drawable(modality: Modality, value: Any) -> dict[str, Any]:
     text:   the text itself
     series: (frames, channels) float32
     table:  (fields,) float32, or a mapping field -> value
+    video:  (frames, height, width, channels) uint8
+    points: (points, features) float32
+    codes:  (tokens, levels) int64, 1 + code
     """
     if value is None:
         return {"kind": modality.kind, "absent": True}
@@ -97,6 +102,25 @@ def _table(modality: Modality, value: Any) -> dict[str, Any]:
     return {"fields": dict(zip(modality.fields, _numbers(np.asarray(value).reshape(-1)), strict=False))}
 
 
+def _video(modality: Modality, value: Any) -> dict[str, Any]:
+    """The frame in the middle."""
+    return _image(modality, value[len(value) // 2])
+
+
+def _points(modality: Modality, value: Any) -> dict[str, Any]:
+    """How many points lie where, seen from above: the first feature to the right, the second upwards."""
+    places = np.asarray(value, np.float32)[:, :2]
+    places = places[np.isfinite(places).all(axis=1)]
+    counts, _, _ = np.histogram2d(places[:, 1], places[:, 0], bins=POINT_CELLS)
+    levels = np.log1p(counts[::-1]) * (255 / max(float(np.log1p(counts.max())), 1e-9))
+    return _image(modality, levels.astype(np.uint8)[..., None])
+
+
+def _codes(_: Modality, value: Any) -> dict[str, Any]:
+    ids = np.asarray(value)
+    return {"text": " ".join("/".join(str(code) for code in row - 1) for row in ids[ids.any(axis=1)][:MAX_CODES])}
+
+
 def _numbers(values: np.ndarray[Any, Any]) -> list[float | None]:
     return [float(f"{v:.4g}") if math.isfinite(v) else None for v in values.tolist()]
 
@@ -105,4 +129,13 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-_DRAW = {"image": _image, "audio": _audio, "text": _text, "series": _series, "table": _table}
+_DRAW = {
+    "image": _image,
+    "audio": _audio,
+    "text": _text,
+    "series": _series,
+    "table": _table,
+    "video": _video,
+    "points": _points,
+    "codes": _codes,
+}

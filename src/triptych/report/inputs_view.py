@@ -129,4 +129,13 @@ def _table(_: str, given: Mapping[str, Any]) -> Html:
     return el("table", el("tbody", *rows))
 
 
-_DRAWN = {"image": _image, "audio": _audio, "text": _text, "series": _series, "table": _table}
+_DRAWN = {
+    "image": _image,
+    "audio": _audio,
+    "text": _text,
+    "series": _series,
+    "table": _table,
+    "video": _image,
+    "points": _image,
+    "codes": _text,
+}

@@ -80,8 +80,10 @@ def defaults(modality: Modality, strength: float) -> Sequence[Augmentation]:
             return noise, ScaleSeries(name, 0.1 * s), ShiftSeries(name, min(0.05 * s, 0.5)), *turn, _mask(name, s)
         case "table":
             return Jitter(name, 0.05 * s, modality.scale), DropFields(name, min(0.05 * s, 0.5))
-        case "text":
-            return (DropFields(name, min(0.1 * s, 0.5)),)
+        case "text" | "video" | "codes":
+            return (DropFields(name, min(0.1 * s, 0.5)),) if modality.kind == "text" else ()
+        case "points":
+            return (Jitter(name, 0.05 * s, modality.scale),)
 
 
 def _extras(modality: Modality, config: TrainConfig) -> Sequence[Augmentation]:

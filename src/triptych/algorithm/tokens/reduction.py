@@ -62,6 +62,8 @@ def _bound(modality: Modality, mixers: Set[str], after: int) -> str:
     """What later mixers need of the places of all tokens; empty when nothing."""
     if found := sorted(name for name in mixers if MIXERS[name].needs_count):
         return f"needs a known number of tokens in {', '.join(found)} after block {after}"
-    if modality.kind == "image" and (found := sorted(name for name in mixers if MIXERS[name].needs_grid)):
+    if modality.kind in {"image", "video", "points"} and (
+        found := sorted(name for name in mixers if MIXERS[name].needs_grid)
+    ):
         return f"needs its whole grid in {', '.join(found)} after block {after}"
     return ""

@@ -154,4 +154,4 @@ def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _reads_pixels(model: Multimodal, name: str) -> bool:
     kinds = {f"encoders.{m.name}.stem.project": m.kind for m in model.schema.modalities}
-    return kinds.get(name) == "image"
+    return kinds.get(name) in {"image", "video"}

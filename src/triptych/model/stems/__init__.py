@@ -4,35 +4,44 @@ A modality kind's usual stem has its name; the others are asked for by `StemConf
 """
 
 from triptych.model.stems.audio import AudioStem
+from triptych.model.stems.codes import CodesStem
 from triptych.model.stems.features import FeaturesStem
 from triptych.model.stems.image import ImageStem
+from triptych.model.stems.points import PointsStem
 from triptych.model.stems.pretrained import PretrainedStem
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.stem import Stem
 from triptych.model.stems.summary import SummaryStem
 from triptych.model.stems.table import TableStem
 from triptych.model.stems.text import TextStem
+from triptych.model.stems.video import VideoStem
 
 STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
+    "codes": CodesStem,
     "features": FeaturesStem,
     "image": ImageStem,
+    "points": PointsStem,
     "pretrained": PretrainedStem,
     "series": SeriesStem,
     "summary": SummaryStem,
     "table": TableStem,
     "text": TextStem,
+    "video": VideoStem,
 }
 
 __all__ = [
     "STEMS",
     "AudioStem",
+    "CodesStem",
     "FeaturesStem",
     "ImageStem",
+    "PointsStem",
     "PretrainedStem",
     "SeriesStem",
     "Stem",
     "SummaryStem",
     "TableStem",
     "TextStem",
+    "VideoStem",
 ]

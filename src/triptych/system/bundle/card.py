@@ -66,6 +66,13 @@ def _input(modality: Modality) -> str:
             what = f"up to {modality.frames} frames of {modality.channels or len(modality.fields)} channels"
         case "table":
             what = f"the fields {_list(modality.fields)}"
+        case "video":
+            size = f"{modality.width}x{modality.height} pixels, {modality.channels} channels"
+            what = f"{modality.frames} frames of {size}; frames are taken evenly and resized"
+        case "points":
+            what = f"up to {modality.max_points} points of {modality.channels} features; larger clouds are thinned"
+        case "codes":
+            what = f"up to {modality.max_tokens} tokens of {modality.channels} codes below {modality.vocabulary - 1}"
     return f"- `{modality.name}`: {modality.kind}, {what}"
 
 

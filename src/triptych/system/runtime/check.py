@@ -18,22 +18,33 @@ _DTYPE: dict[str, np.dtype[Any]] = {
     "text": np.dtype(np.int64),
     "series": np.dtype(np.float32),
     "table": np.dtype(np.float32),
+    "video": np.dtype(np.uint8),
+    "points": np.dtype(np.float32),
+    "codes": np.dtype(np.int64),
 }
 
 
 def row_shape(modality: Modality) -> tuple[int, ...]:
     """Shape of one raw row; 0 where any length will do."""
+    shape: tuple[int, ...]
     match modality.kind:
         case "image":
-            return (modality.height, modality.width, modality.channels)
+            shape = (modality.height, modality.width, modality.channels)
         case "audio":
-            return (modality.max_samples,)
+            shape = (modality.max_samples,)
         case "text":
-            return (0,)
+            shape = (0,)
         case "series":
-            return (modality.frames, modality.channels or len(modality.fields))
+            shape = (modality.frames, modality.channels or len(modality.fields))
         case "table":
-            return (len(modality.fields),)
+            shape = (len(modality.fields),)
+        case "video":
+            shape = (modality.frames, modality.height, modality.width, modality.channels)
+        case "points":
+            shape = (modality.max_points, modality.channels)
+        case "codes":
+            shape = (modality.max_tokens, modality.channels)
+    return shape
 
 
 @final
@@ -70,7 +81,7 @@ class Checker:
             raise SchemaError(f"{name!r} must have the shape ({wanted}), got {value.shape}")
         if not value.size:
             raise SchemaError(f"{name!r} is empty: its shape is {value.shape}; leave a missing modality out")
-        if modality.kind == "text":
+        if modality.kind in {"text", "codes"}:
             _check_ids(modality, value)
         elif dtype.kind == "f" and np.count_nonzero(np.isinf(value)):  # half the time of any()
             raise SchemaError(f"{name!r} holds an infinity; numbers must be finite, or NaN where missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,12 +34,19 @@ class Table:
     """The rows of one file: an arrow table, the folder that its paths start from, and who each row is."""
 
     def __init__(
-        self, name: str, table: pa.Table, *, root: Path, limits: Limits = DEFAULT_LIMITS, memory: Memory | None = None
+        self,
+        name: str,
+        table: pa.Table,
+        *,
+        root: Path,
+        limits: Limits = DEFAULT_LIMITS,
+        memory: Memory | None = None,
+        feeds: Mapping[Modality, Feed] | None = None,
     ) -> None:
         self.name, self.table, self.root, self.limits = name, table, root, limits
         self.memory = memory or Memory(0)
         self.ids = _ids(table)
-        self._feeds: dict[Modality, Feed] = {}
+        self._feeds: dict[Modality, Feed] = dict(feeds or {})
         self._present: dict[str, Array] = {}
 
     def __len__(self) -> int:
@@ -62,12 +70,28 @@ class Table:
             self._feeds[modality] = Feed(self, modality, memory=self.memory)
         return self._feeds[modality]
 
+    def providing(self, modality: Modality, values: Array) -> Table:
+        """The same rows with one modality's values at hand; what was decoded of the others stays shared.
+
+        modality: a series;  values: (rows, frames, channels) float32, part of the table's content from then on
+        """
+        if modality.kind != "series" or values.shape != (len(self), modality.frames, modality.channels):
+            wanted = f"(rows, frames, channels) of a series of {len(self)} rows"
+            raise DataError(f"values at hand for {modality.name!r} must be {wanted}, got {values.shape}")
+        digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).data).hexdigest()
+        notes = {**(self.table.schema.metadata or {}), f"triptych.{modality.name}".encode(): digest.encode()}
+        noted = self.table.replace_schema_metadata(notes)
+        feeds = {**self._feeds, modality: Feed(self, modality, values=values)}
+        return Table(self.name, noted, root=self.root, limits=self.limits, memory=self.memory, feeds=feeds)
+
 
 class Feed:
     """Reads one modality of a table."""
 
-    def __init__(self, table: Table, modality: Modality, *, memory: Memory | None = None) -> None:
-        self.table, self.modality = table, modality
+    def __init__(
+        self, table: Table, modality: Modality, *, memory: Memory | None = None, values: Array | None = None
+    ) -> None:
+        self.table, self.modality, self._values = table, modality, values
         columns = columns_of(modality, table.table.column_names)
         self._columns = [table.table[name] for name in columns]
         self.present = table.present(columns)
@@ -80,11 +104,15 @@ class Feed:
             memory.free_bytes -= need
             self._store = np.empty((items, *shape), dtype)
             self._stored = np.zeros(items, bool)
+        if values is not None:
+            self._store, self._stored = values, np.ones(items, bool)
 
     def raw(self, row: int) -> object:
         """The undecoded value, None where missing; a relative media path is joined to the dataset's folder."""
         if not self.present[row]:
             return None
+        if self._values is not None:
+            return self._values[row]
         if len(self._columns) > 1 or self._is_inline:
             return np.array([_number(column[row].as_py()) for column in self._columns], np.float32)
         value = _value(self._columns[0][row])

@@ -60,9 +60,7 @@ class Pretrained:
         if not self.tokenizer:
             raise ModelError("the backbone came without a tokenizer.json; put it into its folder and read it again")
         sizes = family.read_sizes(self.config.sizes)
-        if not 2 < max_tokens <= sizes.positions:
-            raise ModelError(f"max_tokens must be from 3 to the backbone's {sizes.positions}, got {max_tokens}")
-        document = family.document(self.tokenizer, max_tokens=max_tokens)
+        document = family.document(self.tokenizer, sizes, max_tokens=max_tokens)
         changed = dataclasses.replace(
             schema[name], tokenizer=document, vocabulary=sizes.vocabulary, max_tokens=max_tokens
         )

@@ -24,7 +24,7 @@ def freeze_(network: nn.Module, prefixes: Sequence[str]) -> list[nn.Parameter]:
     if prefixes and len(fixed) == len(parameters):
         raise RecipeError(f"freeze={list(prefixes)} leaves nothing to train; name fewer parts")
     for parameter in fixed:
-        parameter.requires_grad_(requires_grad=False)
+        parameter.requires_grad = False
     for name, module in network.named_modules():
         if any(under(name, prefix) for prefix in prefixes):
             module.eval()

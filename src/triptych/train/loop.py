@@ -119,6 +119,6 @@ def _result(run: Run) -> Fitted:
     model.load_state_dict(run.state.best)
     model.zero_grad(set_to_none=True)
     for parameter in run.fixed:
-        parameter.requires_grad_(requires_grad=True)
+        parameter.requires_grad = True
     best = None if counters.best is None else counters.best.quality(model.schema)
     return Fitted(model.eval(), tuple(counters.history), best, counters.step, run.elapsed_s())

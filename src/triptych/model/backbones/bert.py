@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from triptych.errors import ModelError
 from triptych.model.backbones.folder import Folder
-from triptych.model.backbones.layer import PostNorm, activation_of, padding_bias
+from triptych.model.backbones.layer import PostNorm, activation_of, padding_bias, stack
 from triptych.model.backbones.words import TextBackbone, TextSizes, layer_names
 from triptych.model.config import Precision
 from triptych.schema import Modality
@@ -35,17 +35,7 @@ class Bert(TextBackbone):
     def __init__(self, modality: Modality, sizes: TextSizes, precision: Precision) -> None:
         super().__init__(modality, sizes, precision)
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
-        self.layers = nn.ModuleList(
-            PostNorm(
-                sizes.width,
-                sizes.heads,
-                sizes.hidden,
-                activation=sizes.activation,
-                epsilon=sizes.epsilon,
-                precision=precision,
-            )
-            for _ in range(sizes.depth)
-        )
+        self.layers = stack(PostNorm, sizes, precision)
 
     @classmethod
     def read(cls, folder: Folder, image: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Tensor]]:

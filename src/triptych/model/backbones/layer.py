@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, final, get_args
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from triptych.model.config import Precision
 from triptych.model.dense import Dense
 from triptych.model.mixers.multi_head import BARRED
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 _MAX_DEPTH = 256
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,8 +41,23 @@ def check_layers(*, width: int, depth: int, heads: int, activation: str) -> None
         raise ModelError(f"the width of a backbone must be a multiple of its heads, got {width} and {heads}")
     if depth > _MAX_DEPTH:
         raise ModelError(f"a backbone has at most {_MAX_DEPTH} layers, got {depth}")
-    if activation not in get_args(Activation):
-        raise ModelError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
+    if activation not in ACTIVATIONS:
+        raise ModelError(f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}")
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """Sizes of a stack of layers.  hidden: width inside the perceptrons;  epsilon: of the norms"""
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    activation: str = "gelu"
+    epsilon: float = 1e-12
+
+    def __post_init__(self) -> None:
+        check_layers(width=self.width, depth=self.depth, heads=self.heads, activation=self.activation)
 
 
 class Layer(nn.Module, ABC):
@@ -94,6 +109,15 @@ class PostNorm(Layer):
         x = self.mix_norm(x + self._mixed(x, bias))
         out: Tensor = self.channel_norm(x + self._channelled(x))
         return out
+
+
+def stack(layer: type[Layer], sizes: LayerSizes, precision: Precision) -> nn.ModuleList:
+    """Layers of the same sizes, as many as `depth`."""
+    shape = (sizes.width, sizes.heads, sizes.hidden)
+    return nn.ModuleList(
+        layer(*shape, activation=sizes.activation, epsilon=sizes.epsilon, precision=precision)
+        for _ in range(sizes.depth)
+    )
 
 
 def padding_bias(mask: Tensor, x: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from torch.nn import functional
 from triptych.errors import ModelError
 from triptych.model.backbones.backbone import Backbone
 from triptych.model.backbones.folder import Folder
-from triptych.model.backbones.layer import PreNorm, check_layers
+from triptych.model.backbones.layer import LayerSizes, PreNorm, stack
 from triptych.model.backbones.pixels import Pixels
+from triptych.model.backbones.pool import AttentionPool
 from triptych.model.config import Precision, make
 from triptych.model.dense import Dense, Embedding
 from triptych.schema import Kind, Modality
@@ -25,11 +26,12 @@ _HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
-class VisionSizes:
+class VisionSizes(LayerSizes):
     """Sizes of a vision transformer.
 
     rows, columns: of patches;  patch: pixels per side;  leading: tokens before the patches, such as a class token
-    entry_norm: 1 where the tokens are normalised before the first layer;  projection: width of a last one, 0 for none
+    entry_norm: whether the tokens are normalised before the first layer too
+    pooled: whether a pooling head's token comes first;  projection: width of a last projection; 0 means none
     mean, std: of each of three channels, on a scale from 0 to 1
     """
 
@@ -37,19 +39,14 @@ class VisionSizes:
     columns: int = 14
     patch: int = 16
     leading: int = 0
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    activation: str = "gelu"
-    epsilon: float = 1e-12
     entry_norm: bool = False
+    pooled: bool = False
     projection: int = 0
     mean: tuple[float, ...] = _HALF
     std: tuple[float, ...] = _HALF
 
     def __post_init__(self) -> None:
-        check_layers(width=self.width, depth=self.depth, heads=self.heads, activation=self.activation)
+        super().__post_init__()
         if any(not isinstance(number, int | float) for number in (*self.mean, *self.std)):
             raise ModelError(f"mean and std must be numbers, got {self.mean} and {self.std}")
 
@@ -63,24 +60,16 @@ class VisionBackbone(Backbone, ABC):
         super().__init__(modality, sizes, precision)
         self.width = sizes.projection or sizes.width
         self.grid = (sizes.rows, sizes.columns)
-        self.leading, self.patch = sizes.leading, sizes.patch
+        self.leading, self.patch = sizes.leading + sizes.pooled, sizes.patch
+        self.count = sizes.leading
         height, width = sizes.rows * sizes.patch, sizes.columns * sizes.patch
         self.pixels = Pixels(modality, height, width, sizes.mean, sizes.std)
         self.project = Dense(sizes.patch**2 * 3, sizes.width, precision=precision)
         self.position = Embedding(sizes.rows * sizes.columns, sizes.width, precision=precision)
         self.lead = Embedding(sizes.leading, sizes.width, precision=precision) if sizes.leading else None
         self.entry = nn.LayerNorm(sizes.width, eps=sizes.epsilon) if sizes.entry_norm else nn.Identity()
-        self.layers = nn.ModuleList(
-            PreNorm(
-                sizes.width,
-                sizes.heads,
-                sizes.hidden,
-                activation=sizes.activation,
-                epsilon=sizes.epsilon,
-                precision=precision,
-            )
-            for _ in range(sizes.depth)
-        )
+        self.layers = stack(PreNorm, sizes, precision)
+        self.pool = AttentionPool(sizes, precision) if sizes.pooled else None
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
         wide = (sizes.width, sizes.projection)
         self.last = Dense(*wide, precision=precision, bias=False) if sizes.projection else nn.Identity()
@@ -97,12 +86,15 @@ class VisionBackbone(Backbone, ABC):
         x = x.transpose(2, 3).reshape(-1, rows * columns, self.patch**2 * 3)
         x = self.project(x) + self.position.rows(rows * columns)
         if self.lead is not None:
-            lead = self.lead.rows(self.leading).expand(x.shape[0], -1, -1)
+            lead = self.lead.rows(self.count).expand(x.shape[0], -1, -1)
             x = torch.cat([lead, x], dim=1)
         x = self.entry(x)
         for layer in self.layers:
             x = layer(x)
-        return Tokens(self.last(self.norm(x)))
+        x = self.norm(x)
+        if self.pool is not None:
+            x = torch.cat([self.pool(x), x], dim=1)
+        return Tokens(self.last(x))
 
 
 def pixel_facts(folder: Folder, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
@@ -138,7 +130,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def placed(position: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def placed(position: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool = False) -> Tensor:
     """Positions for another grid of patches, interpolated as in DINOv2 (Oquab et al. 2024).
 
     position: (old rows · old columns, width) → (new rows · new columns, width)
@@ -150,7 +142,8 @@ def placed(position: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tens
     if old == new:
         return position
     grid = position.T.reshape(1, -1, *old)
-    return functional.interpolate(grid, size=new, mode="bicubic", align_corners=False).flatten(2)[0].T.contiguous()
+    grid = functional.interpolate(grid, size=new, mode="bicubic", align_corners=False, antialias=antialias)
+    return grid.flatten(2)[0].T.contiguous()
 
 
 def flat_patches(weight: Tensor) -> Tensor:

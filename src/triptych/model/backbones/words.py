@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from triptych.data.decode import tokenizer_of
 from triptych.errors import ModelError
 from triptych.model.backbones.backbone import Backbone
 from triptych.model.backbones.folder import Folder
-from triptych.model.backbones.layer import check_layers
+from triptych.model.backbones.layer import LayerSizes
+from triptych.model.backbones.tokenizer import fitted
 from triptych.model.config import Precision, make
 from triptych.model.dense import Embedding
 from triptych.schema import Kind, Modality
 
 
 @dataclass(frozen=True)
-class TextSizes:
+class TextSizes(LayerSizes):
     """Sizes of a text transformer.  vocabulary: token ids, the padding 0 among them;  positions: tokens at most"""
 
     vocabulary: int = 30_522
     positions: int = 512
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    activation: str = "gelu"
-    epsilon: float = 1e-12
     projection: int = 0  # width of a last projection; 0 means none
-
-    def __post_init__(self) -> None:
-        check_layers(width=self.width, depth=self.depth, heads=self.heads, activation=self.activation)
 
 
 class TextBackbone(Backbone, ABC):
     """Reads (batch, tokens) int64, 0 is padding.
 
-    frame: the special tokens that a text starts and ends with
+    frame: the special tokens that a text starts and ends with; an empty first one means none
     shift: what our ids are above the backbone's own, 1 where its id 0 is a word and not padding
+    fill:  whether every text fills all places
     """
 
     kind: ClassVar[Kind] = "text"
     frame: ClassVar[tuple[str, str]]
     shift: ClassVar[int] = 0
+    fill: ClassVar[bool] = False
 
     def __init__(self, modality: Modality, sizes: TextSizes, precision: Precision) -> None:
         super().__init__(modality, sizes, precision)
@@ -87,23 +79,15 @@ class TextBackbone(Backbone, ABC):
             raise ModelError(f"a text backbone has no image size, got image={image}")
 
     @classmethod
-    def document(cls, tokenizer: str, *, max_tokens: int) -> str:
-        """The folder's tokenizer as the schema wants it: long texts are cropped before the last special token is set.
+    def document(cls, tokenizer: str, sizes: TextSizes, *, max_tokens: int) -> str:
+        """The folder's tokenizer as the schema wants it.  Raises ModelError, see `tokenizer.fitted`.
 
-        tokenizer: a tokenizer.json.  Raises ModelError unless it frames a text as the backbone expects.
+        tokenizer: a tokenizer.json
         """
-        try:
-            record = json.loads(tokenizer)
-            record["padding"] = None
-            crop = {"direction": "Right", "max_length": max_tokens, "strategy": "LongestFirst", "stride": 0}
-            record["truncation"] = crop
-            text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-            found = tokenizer_of(text).encode("a")
-        except Exception as error:  # the tokenizers library raises plain Exception
-            raise ModelError(f"the folder's tokenizer.json cannot be read: {error}; fetch it again") from error
-        if len(found.tokens) < 2 or (found.tokens[0], found.tokens[-1]) != cls.frame:
-            raise ModelError(f"the tokenizer must put a text between {cls.frame}, got {found.tokens} for 'a'")
-        return text
+        if not 2 < max_tokens <= sizes.positions or (cls.fill and max_tokens != sizes.positions):
+            wanted = f"{sizes.positions}" if cls.fill else f"from 3 to {sizes.positions}"
+            raise ModelError(f"max_tokens of this backbone must be {wanted}, got {max_tokens}")
+        return fitted(tokenizer, max_tokens=max_tokens, frame=cls.frame, shift=cls.shift, fill=cls.fill)
 
 
 def layer_names(depth: int, where: str, layer: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -4,6 +4,7 @@ A modality kind's usual stem has its name; the others are asked for by `StemConf
 """
 
 from triptych.model.stems.audio import AudioStem
+from triptych.model.stems.features import FeaturesStem
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.pretrained import PretrainedStem
 from triptych.model.stems.series import SeriesStem
@@ -14,6 +15,7 @@ from triptych.model.stems.text import TextStem
 
 STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
+    "features": FeaturesStem,
     "image": ImageStem,
     "pretrained": PretrainedStem,
     "series": SeriesStem,
@@ -25,6 +27,7 @@ STEMS: dict[str, type[Stem]] = {
 __all__ = [
     "STEMS",
     "AudioStem",
+    "FeaturesStem",
     "ImageStem",
     "PretrainedStem",
     "SeriesStem",

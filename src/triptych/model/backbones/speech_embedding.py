@@ -3,14 +3,14 @@ Speech Data").
 
 The weights that this reads are those of `embedding_model.onnx` in the Python package `openwakeword` 0.5.1.  Its README
 says that they are Google's `speech_embedding` of TensorFlow Hub, under Apache-2.0, and elsewhere that all models of the
-package are CC BY-NC-SA 4.0: ask its author before a commercial use.  `bench/backbone_folders.py` makes a folder.
+package are CC BY-NC-SA 4.0: ask its author before a commercial use.  `triptych.model.packaged` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,6 @@ class SpeechEmbedding(AudioBackbone):
     shorter than one window has one token, in silence from its end on.
     """
 
-    model_types: ClassVar[frozenset[str]] = frozenset({"speech_embedding"})
-
     def __init__(self, modality: Modality, sizes: SpeechEmbeddingSizes, precision: Precision) -> None:
         super().__init__(modality, sizes, precision)
         frames = max((modality.max_samples - BINS) // HOP + 1, FRAMES)
@@ -77,15 +75,14 @@ class SpeechEmbedding(AudioBackbone):
 
     @classmethod
     def read(cls, folder: Folder, image: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Sizes and tensors, which bear the names of the ONNX file's initializers."""
+        """The usual sizes, and tensors, which bear the names of the ONNX file's initialisers in the folder."""
         cls.no_image(image)
         sources = {"last.weight": (f"model/conv2d_{_LAYERS}/Conv2D/ReadVariableOp:0",)}
         for number in range(_LAYERS):
             layer = f"model/conv2d_{number}" if number else "model/conv2d"
             for end, theirs in (("weight", "weights"), ("bias", "bias")):
                 sources[f"layers.{number}.{end}"] = (f"{layer}/Conv2D_{theirs}_fused_bn",)
-        given = {name: folder.config[name] for name in ("channels", "width") if name in folder.config}
-        return given, folder.renamed(sources)
+        return {}, folder.renamed(sources)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, samples) float32 → tokens.x: (batch, tokens, width)"""

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from triptych.errors import ModelError
 from triptych.model.backbones.folder import Folder
-from triptych.model.backbones.layer import PostNorm, PreNorm, activation_of, check_layers, padding_bias
+from triptych.model.backbones.layer import LayerSizes, PostNorm, PreNorm, activation_of, padding_bias, stack
 from triptych.model.backbones.waveform import AudioBackbone, fitted
 from triptych.model.backbones.words import layer_names
 from triptych.model.config import Precision, make
@@ -38,7 +38,7 @@ _SPARE = r"masked_spec_embed|quantizer\..*|project_(hid|q)\..*|lm_head\..*|proje
 
 
 @dataclass(frozen=True)
-class Wav2Vec2Sizes:
+class Wav2Vec2Sizes(LayerSizes):
     """Sizes of a wav2vec 2.0 or HuBERT encoder.
 
     convolutions: channels, kernel and stride of each, from the waveform on;  convolution_bias: whether they have one
@@ -52,11 +52,6 @@ class Wav2Vec2Sizes:
     convolution_bias: bool = False
     convolution_norm: Within = "clip"
     project_norm: bool = True
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    activation: str = "gelu"
     epsilon: float = 1e-5
     reach: int = 128
     groups: int = 16
@@ -64,7 +59,7 @@ class Wav2Vec2Sizes:
     scaled: bool = True
 
     def __post_init__(self) -> None:
-        check_layers(width=self.width, depth=self.depth, heads=self.heads, activation=self.activation)
+        super().__post_init__()
         if self.convolution_norm not in get_args(Within) or self.norm not in get_args(Order):
             known = f"{get_args(Within)} and {get_args(Order)}"
             raise ModelError(f"convolution_norm and norm are of {known}, got {self.convolution_norm!r}, {self.norm!r}")
@@ -100,18 +95,7 @@ class Wav2Vec2(AudioBackbone):
         self.project_norm = nn.LayerNorm(last, eps=sizes.epsilon) if sizes.project_norm else nn.Identity()
         self.project = Dense(last, sizes.width, precision=precision)
         self.place = nn.Conv1d(sizes.width, sizes.width, sizes.reach, groups=sizes.groups)
-        layer = PreNorm if self.norm_first else PostNorm
-        self.layers = nn.ModuleList(
-            layer(
-                sizes.width,
-                sizes.heads,
-                sizes.hidden,
-                activation=sizes.activation,
-                epsilon=sizes.epsilon,
-                precision=precision,
-            )
-            for _ in range(sizes.depth)
-        )
+        self.layers = stack(PreNorm if self.norm_first else PostNorm, sizes, precision)
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
 
     @classmethod

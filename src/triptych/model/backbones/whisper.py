@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from triptych.errors import ModelError
 from triptych.model.backbones.folder import Folder
-from triptych.model.backbones.layer import PreNorm, activation_of, check_layers
+from triptych.model.backbones.layer import LayerSizes, PreNorm, activation_of, stack
 from triptych.model.backbones.waveform import AudioBackbone, fitted, power, slaney_bank
 from triptych.model.backbones.words import layer_names
 from triptych.model.config import Precision, make
@@ -37,7 +37,7 @@ _LAYER = {
 
 
 @dataclass(frozen=True)
-class WhisperSizes:
+class WhisperSizes(LayerSizes):
     """Sizes of a Whisper encoder.
 
     positions: places that it knows, of 20 ms each;  context: places that it runs with, 0 for all.  It was trained with
@@ -47,14 +47,10 @@ class WhisperSizes:
     positions: int = 1500
     context: int = 0
     mels: int = 80
-    width: int = 384
-    depth: int = 4
-    heads: int = 6
-    hidden: int = 1536
-    activation: str = "gelu"
+    epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_layers(width=self.width, depth=self.depth, heads=self.heads, activation=self.activation)
+        super().__post_init__()
         if self.context > self.positions:
             raise ModelError(f"context must be at most the {self.positions} positions, got {self.context}")
 
@@ -76,18 +72,8 @@ class Whisper(AudioBackbone):
         self.entry = nn.Conv1d(sizes.mels, sizes.width, 3, padding=1)
         self.halve = nn.Conv1d(sizes.width, sizes.width, 3, stride=2, padding=1)
         self.position = Embedding(sizes.positions, sizes.width, precision=precision)
-        self.layers = nn.ModuleList(
-            PreNorm(
-                sizes.width,
-                sizes.heads,
-                sizes.hidden,
-                activation=sizes.activation,
-                epsilon=1e-5,
-                precision=precision,
-            )
-            for _ in range(sizes.depth)
-        )
-        self.norm = nn.LayerNorm(sizes.width)
+        self.layers = stack(PreNorm, sizes, precision)
+        self.norm = nn.LayerNorm(sizes.width, eps=sizes.epsilon)
         self.register_buffer("bank", _bank(sizes.mels), persistent=False)
         self.bank: Tensor
 

@@ -51,15 +51,17 @@ class Multimodal(nn.Module):
             raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
         self.config, self.schema = config, schema
         precision, dropout = config.precision, config.dropout
-        self.encoders = nn.ModuleDict(
-            {n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names}
-        )
+        encoders = {
+            n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout) for n in schema.names
+        }
+        self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict()
         for name, encoder in config.encoders.items():
             if encoder.connector is not None:
-                grid = self.encoders[name].stem.grid
-                self.connectors[name] = make_connector(encoder, grid, precision=precision, dropout=dropout)
-                self.encoders[name].keep_all_tokens(unless=self.connectors[name].any_tokens)
+                grid = encoders[name].stem.grid
+                connector = make_connector(encoder, grid, precision=precision, dropout=dropout)
+                self.connectors[name] = connector
+                encoders[name].keep_all_tokens(unless=connector.any_tokens)
         dims = {name: config.encoders[name].width for name in schema.names}
         self.fusion = FUSIONS[config.fusion.name](dims, config.fusion, precision, dropout)
         self.head = self._head(self.fusion.width)

@@ -57,7 +57,7 @@ def join_(model: Multimodal, config: AdapterConfig) -> None:
     own = {id(p) for module in model.modules() if isinstance(module, Adapter) for p in module.parameters()}
     for name, parameter in model.named_parameters():
         also = any(f"{name}.".startswith(f"{part}.") for part in config.also)
-        parameter.requires_grad_(requires_grad=also or id(parameter) in own)
+        parameter.requires_grad = also or id(parameter) in own
 
 
 __all__ = [

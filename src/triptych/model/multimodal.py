@@ -48,18 +48,18 @@ class Multimodal(nn.Module):
         self.config, self.schema = config, schema
         precision, dropout = config.precision, config.dropout
         after = config.shared.blocks if config.shared else ()
-        self.encoders = nn.ModuleDict(
-            {
-                n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout, after=after)
-                for n in schema.names
-            }
-        )
+        encoders = {
+            n: Encoder(schema[n], config.encoders[n], precision=precision, dropout=dropout, after=after)
+            for n in schema.names
+        }
+        self.encoders = nn.ModuleDict(encoders)
         self.connectors = nn.ModuleDict()
         for name, encoder in config.encoders.items():
             if encoder.connector is not None:
-                grid = self.encoders[name].stem.grid
-                self.connectors[name] = make_connector(encoder, grid, precision=precision, dropout=dropout)
-                self.encoders[name].keep_all_tokens(unless=self.connectors[name].any_tokens)
+                grid = encoders[name].stem.grid
+                connector = make_connector(encoder, grid, precision=precision, dropout=dropout)
+                self.connectors[name] = connector
+                encoders[name].keep_all_tokens(unless=connector.any_tokens)
         dims = {name: config.encoders[name].width for name in schema.names}
         self.shared = Shared(dims, config.shared, precision, dropout) if config.shared else None
         dims = dict.fromkeys(dims, config.shared.dim) if config.shared else dims

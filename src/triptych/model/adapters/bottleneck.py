@@ -26,4 +26,5 @@ class Bottleneck(LayerAdapter):
 
     def after(self, out: Tensor) -> Tensor:
         """out: (..., outputs) → (..., outputs)"""
-        return out + self.widen(functional.gelu(self.narrow(out)))
+        change: Tensor = self.widen(functional.gelu(self.narrow(out)))
+        return out + change

@@ -52,4 +52,5 @@ class Dora(LowRankChange):
 
 def _lengths(weight: Tensor) -> Tensor:
     """Euclidean length of every output's weights: (outputs,)."""
-    return weight.norm(dim=1).clamp(min=1e-8)
+    lengths: Tensor = torch.linalg.vector_norm(weight, dim=1)
+    return lengths.clamp(min=1e-8)

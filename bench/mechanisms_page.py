@@ -85,6 +85,9 @@ FAMILIES: Mapping[str, Family] = {
     "MIXERS": Family("Mixers: how tokens talk to each other", "triptych.model.mixers", mixer_effect),
     "CHANNELS": Family("Channel blocks: what each token does", "triptych.model.channels"),
     "FUSIONS": Family("Fusions: from tokens per modality to one vector", "triptych.model.fusion", fusion_effect),
+    "CONNECTORS": Family("Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors"),
+    "ADAPTERS": Family("Adapters: trained beside a network that rests", "triptych.model.adapters"),
+    "BACKBONES": Family("Backbones: encoders that were trained elsewhere", "triptych.model.backbones"),
 }
 
 

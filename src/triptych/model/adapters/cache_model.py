@@ -16,6 +16,7 @@ from triptych.model.config import AdapterConfig
 from triptych.tokens import Batch
 
 if TYPE_CHECKING:
+    from triptych.model.fusion import Fusion
     from triptych.model.multimodal import Multimodal
 
 
@@ -42,10 +43,10 @@ class CacheModel(Adapter):
     @classmethod
     def join_(cls, model: Multimodal, config: AdapterConfig) -> None:
         """Let a cache vote on the classes.  Raises ModelError without entries."""
-        _check(model)
+        fusion = _fusion(model)
         if not config.entries:
             raise ModelError("'cache_model' has no entries; pass labelled batches to adapt")
-        model.votes = cls(model.fusion.width, model.schema.outputs, config)
+        model.votes = cls(fusion.width, model.schema.outputs, config)
 
     @classmethod
     @torch.no_grad()
@@ -53,14 +54,14 @@ class CacheModel(Adapter):
         cls, model: Multimodal, config: AdapterConfig, data: Iterable[Batch] | None
     ) -> tuple[AdapterConfig, dict[str, Tensor]]:
         """Features and labels of the rows whose label is known.  Raises ModelError without any."""
-        _check(model)
+        fusion = _fusion(model)
         keys, labels = [], []
         training, device = model.training, next(model.parameters()).device
         model.eval()
         for batch in data or ():
             if batch.target is not None:
                 known = batch.target >= 0
-                vector = model.fusion(model.encode_all(batch.only(*model.schema.names).to(device)))
+                vector = fusion(model.encode_all(batch.only(*model.schema.names).to(device)))
                 keys.append(functional.normalize(vector[known.to(device)], dim=-1))
                 labels.append(batch.target[known])
         model.train(training)
@@ -71,6 +72,7 @@ class CacheModel(Adapter):
         return sized, {"votes.keys": torch.cat(keys), "votes.values": values.to(device)}
 
 
-def _check(model: Multimodal) -> None:
-    if model.schema.task != "classification":
+def _fusion(model: Multimodal) -> Fusion:
+    if model.schema.task != "classification" or model.fusion is None:
         raise ModelError(f"'cache_model' votes on classes, but the task is {model.schema.task}; choose another adapter")
+    return model.fusion

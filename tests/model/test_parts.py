@@ -266,7 +266,7 @@ def test_stems_of_other_kinds_are_refused_and_forms_rebuild_from_their_config() 
     assert model(tiny.batch(3, "motion", "facts")).isfinite().all()
     again = Multimodal(ModelConfig.from_dict(model.config.to_dict()), model.schema)
     again.load_state_dict(model.state_dict())
-    with pytest.raises(ModelError, match=r"no stem 'summary' for 'facts', which is table; known are \['table'\]"):
+    with pytest.raises(ModelError, match=r"no stem 'summary' for 'facts', which is table; known are .*'table'\]"):
         tiny.network("late_fusion", "facts", modalities={"facts": {"form": "summary"}})
 
 

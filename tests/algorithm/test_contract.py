@@ -127,7 +127,7 @@ def test_every_knob_is_documented(technique: Technique) -> None:
         assert f"{field.name}:" in text, field.name
 
 
-@pytest.mark.parametrize("wrong", [object(), -1, math.nan, "nonsense"], ids=repr)
+@pytest.mark.parametrize("wrong", [object(), -1, math.nan, "nonsense"], ids=["an object", "-1", "nan", "a word"])
 def test_every_knob_is_checked(technique: Technique, wrong: object) -> None:
     for field in dataclasses.fields(technique):
         with pytest.raises(RecipeError, match=field.name):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from side_tables import side_tables
 from words import mb, ms, share, signed, span, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,45 +65,6 @@ def load(folder: Path) -> list[Record]:
     """Every set's record, in the order of `ORDER`."""
     paths = (folder / f"{name}.json" for name in ORDER)
     return [json.loads(path.read_text()) for path in paths if path.is_file()]
-
-
-def side_tables(folder: Path) -> str:
-    """What the smaller scripts of `bench/` measured."""
-    return "\n\n".join(part for part in (options_table(folder), precision_table(folder)) if part)
-
-
-def options_table(folder: Path) -> str:
-    """What each option of a session buys, from `bench/session_options.py`; nothing where that has not run."""
-    path = folder / "session-options.json"
-    if not path.is_file():
-        return ""
-    record = json.loads(path.read_text())
-    about = (
-        "The same graph with one option changed at a time, one thread, each reading in a fresh process: median of"
-        f" {record['rounds']} rounds. Memory is the peak above Python, numpy and onnxruntime."
-    )
-    parts = ["## Options of the runtime", about]
-    for name, network in record["networks"].items():
-        usual = network["options"]["as shipped"]["p50_s"]
-        rows = [
-            (option, ms(r["p50_s"]), share(r["p50_s"] / usual), ms(r["load_s"]), mb(r["peak_bytes"]))
-            for option, r in network["options"].items()
-        ]
-        head = (f"{name}, {network['params'] / 1e6:.2f} M parameters", "p50 (ms)", "ratio", "load (ms)", "memory (MB)")
-        parts.append(table(head, rows))
-    return "\n\n".join(parts)
-
-
-def precision_table(folder: Path) -> str:
-    """Seconds of a training step, from `bench/train_precision.py`; nothing where it has not run."""
-    path = folder / "train-precision.json"
-    if not path.is_file():
-        return ""
-    record = json.loads(path.read_text())
-    ways = list(next(iter(record["step_s"].values())))
-    rows = [[width, *(ms(found[way]) for way in ways)] for width, found in record["step_s"].items()]
-    told = f"Milliseconds of one training step by width, precision and attention kernel, {record['threads']} thread(s)."
-    return "\n\n".join(["## Precision of training", told, table(["width", *ways], rows)])
 
 
 def notes(folder: Path) -> Mapping[str, Mapping[str, str]]:

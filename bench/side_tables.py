@@ -64,8 +64,8 @@ def retrieval_table(folder: Path) -> str:
     )
     about = (
         f"{record['dataset']['name'].capitalize()}, {first} and {second}: {record['encoders']}, heads trained,"
-        f" {seeds} seeds; every one of the {record['dataset']['rows']['test']} test rows against all others. Mean, least"
-        f" and most over the seeds. `{record['chosen']}` is the loss that was better on validation. {limits}."
+        f" {seeds} seeds; every one of the {record['dataset']['rows']['test']} test rows against all others. Mean,"
+        f" least and most over the seeds. `{record['chosen']}` is the loss that was better on validation. {limits}."
     )
     ways = [f"{one}_to_{other}" for one, other in ((first, second), (second, first))]
     head = ["loss", *(f"{way.replace('_', ' ')}, {what}" for way in ways for what in ("R@1", "R@10", "median rank"))]

@@ -7,9 +7,11 @@ from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.codes import CodesStem
 from triptych.model.stems.features import FeaturesStem
 from triptych.model.stems.image import ImageStem
+from triptych.model.stems.norms import NormsStem
 from triptych.model.stems.points import PointsStem
 from triptych.model.stems.pretrained import PretrainedStem
 from triptych.model.stems.series import SeriesStem
+from triptych.model.stems.statistics import StatisticsStem
 from triptych.model.stems.stem import Stem
 from triptych.model.stems.summary import SummaryStem
 from triptych.model.stems.table import TableStem
@@ -21,9 +23,11 @@ STEMS: dict[str, type[Stem]] = {
     "codes": CodesStem,
     "features": FeaturesStem,
     "image": ImageStem,
+    "norms": NormsStem,
     "points": PointsStem,
     "pretrained": PretrainedStem,
     "series": SeriesStem,
+    "statistics": StatisticsStem,
     "summary": SummaryStem,
     "table": TableStem,
     "text": TextStem,
@@ -36,9 +40,11 @@ __all__ = [
     "CodesStem",
     "FeaturesStem",
     "ImageStem",
+    "NormsStem",
     "PointsStem",
     "PretrainedStem",
     "SeriesStem",
+    "StatisticsStem",
     "Stem",
     "SummaryStem",
     "TableStem",

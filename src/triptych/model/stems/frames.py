@@ -39,8 +39,11 @@ class FramesStem(Stem, ABC):
 
         raw: (batch, frames, channels) float32, NaN where missing
         """
-        series = raw[:, : self.frames]
-        if (extra := self.frames - raw.shape[1]) > 0:
-            series = functional.pad(series, (0, 0, 0, extra), value=math.nan)
-        x, missing = self.scale(series)
+        x, missing = self.scale(self.padded(raw))
         return x, missing
+
+    def padded(self, raw: Tensor) -> Tensor:
+        """As many frames as the tokens take, those beyond the series' end missing: (batch, tokens · run, channels)."""
+        series = raw[:, : self.frames]
+        extra = self.frames - raw.shape[1]
+        return functional.pad(series, (0, 0, 0, extra), value=math.nan) if extra > 0 else series

@@ -1,0 +1,70 @@
+"""Stems of sensor series that compute statistics or lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from triptych.errors import ModelError
+from triptych.model.build import build
+from triptych.model.config import EncoderConfig, StemConfig
+from triptych.model.stems.norms import NormsStem
+from triptych.model.stems.statistics import statistics
+from triptych.schema import Modality, Schema
+from triptych.system.bundle import graphs
+
+SERIES = Modality("m", "series", frames=7, channels=3, center=(0.0, 0.5, 1.0), scale=(1.0, 2.0, 3.0))
+SCHEMA = Schema("s", (SERIES,), "y", "classification", "accuracy", ("no", "yes"))
+
+
+def gappy() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(5, 7, 3, generator=generator)
+    raw = raw.masked_fill(torch.rand(5, 7, 3, generator=generator) < 0.4, math.nan)
+    raw[1, :3] = math.nan
+    return raw
+
+
+def test_statistics_are_those_of_the_measured_samples_alone() -> None:
+    x = torch.tensor([[[2.0, 0.0], [0.0, 0.0], [5.0, 0.0], [0.0, 0.0]]])
+    missing = torch.tensor([[[False, True], [True, True], [False, True], [True, True]]])
+    found = statistics(x, missing)[0]
+    assert found[:, 0].tolist() == pytest.approx([3.5, 1.5, 2.0, 5.0, 2.0, 5.0, 0.5], abs=1e-5)
+    assert found[:, 1].tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("form", ["statistics", "norms"])
+@torch.no_grad()
+def test_they_survive_gaps_and_export_as_they_compute(form: str) -> None:
+    sizes = {"dim": 8, "depth": 1, "heads": 2, "frames_per_token": 3, "modalities": {"m": {"form": form}}}
+    model, raw = build("late_fusion", SCHEMA, **sizes).eval(), gappy()
+    tokens = model.encode("m", raw)
+    assert tokens.real()[1].tolist() == [False, True, True]
+    assert tokens.x.isfinite().all()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    graph = graphs._encode_graph(graphs.frozen(model), "m")
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    x, weights = session.run(None, {"m": raw.numpy()})
+    assert np.array_equal(weights > 0, tokens.real())
+    assert np.allclose(x[tokens.real().numpy()], tokens.x[tokens.real()], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_length_does_not_depend_on_how_a_sensor_is_turned() -> None:
+    series = Modality("m", "series", frames=2, channels=3, center=(0.0,) * 3, scale=(2.0, 2.0, 2.0))
+    stem = NormsStem(series, EncoderConfig(2, StemConfig(frames_per_token=2)), "float32")
+    stem.project.weight.zero_()
+    stem.position.weight.zero_()
+    stem.project.weight[0, 6] = 1.0  # of the first frame: three values, three gaps, then the length
+    turned = [torch.tensor([[axes, [0.0] * 3]]) for axes in ([3.0, 4.0, 0.0], [0.0, -5.0, 0.0])]
+    assert [stem(one).x[0, 0, 0].item() for one in turned] == pytest.approx([math.asinh(2.5)] * 2)
+    two = dataclasses.replace(series, channels=2, center=(0.0, 0.0), scale=(1.0, 1.0))
+    with pytest.raises(ModelError, match="three axes per sensor"):
+        NormsStem(two, EncoderConfig(), "float32")

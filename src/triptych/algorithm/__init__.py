@@ -7,6 +7,7 @@ from triptych.algorithm.teaching.student import Student
 from triptych.algorithm.technique import Context, Needs, Range, Technique, compress
 from triptych.algorithm.tokens.keep import KeepTokens
 from triptych.algorithm.tokens.merge import MergeTokens
+from triptych.algorithm.weights.elastic import at_width
 from triptych.algorithm.weights.layers import PruneLayers
 from triptych.algorithm.weights.prune import PruneChannels, PruneHeads, PruneWidth
 from triptych.algorithm.weights.quantize import Int8, Int8Weights
@@ -42,6 +43,7 @@ __all__ = [
     "Range",
     "Student",
     "Technique",
+    "at_width",
     "compress",
     "dump_recipe",
     "load_recipe",

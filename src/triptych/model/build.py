@@ -15,6 +15,7 @@ from triptych.model.config import (
     ConnectorConfig,
     EncoderConfig,
     FusionConfig,
+    Gates,
     ModelConfig,
     SharedConfig,
     Squash,
@@ -62,6 +63,11 @@ class Sizes:
     chunk: int = 16
     channel: str = "mlp"
     knots: int = 5
+    experts: int = 8
+    active: int = 1
+    router: str = "top_k"
+    ranks: tuple[int, ...] = ()
+    gates: Gates = "softmax"
     channel_per: ChannelPer = "block"
     form: str = ""
     patch: int = 8
@@ -183,6 +189,11 @@ def _block(sizes: Sizes, mixer: str) -> BlockConfig:
         channel=sizes.channel,
         hidden=round(sizes.dim * sizes.expansion),
         knots=sizes.knots,
+        experts=sizes.experts,
+        active=sizes.active,
+        router=sizes.router,
+        ranks=sizes.ranks,
+        gates=sizes.gates,
         channel_per=sizes.channel_per,
     )
 

@@ -15,8 +15,10 @@ Precision = Literal["float32", "int8_weights", "int8"]
 Squash = Literal["asinh", "softsign"]
 Take = Literal["all", "grid", "first", "last", "mean"]
 ChannelPer = Literal["block", "modality"]
+Gates = Literal["softmax", "normalised"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
 _LARGEST_FOLD = 32
+_LARGEST_RANK = 4096
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,18 @@ class BlockConfig:
     heads: int = 4
     head_dim: int = 32
     kernel: int = 7  # depthwise, window, pooling, inverted_bottleneck: tokens per side
-    rank: int = 16  # low_rank: folded keys and values
+    rank: int = 16  # low_rank: folded keys and values; low_rank_experts: of each expert
     state: int = 16  # state_space: states per channel
     factor: float = 5.0  # prob_sparse: queries that attend, in units of ln(tokens)
     chunk: int = 16  # hashed: tokens that attend together
     channel: str = "mlp"
     hidden: int = 512
     knots: int = 5  # kan: bumps per edge
+    experts: int = 8  # experts, low_rank_experts: how many, each of `hidden` width or `rank`
+    active: int = 1  # experts, low_rank_experts: of them for each token; expert_choice: on average
+    router: str = "top_k"  # experts, low_rank_experts: who decides, in `ROUTERS`
+    ranks: tuple[int, ...] = ()  # low_rank_experts: of each expert, where they differ
+    gates: Gates = "softmax"  # what a chosen expert counts: its share among all, or among the chosen ones
     channel_per: ChannelPer = "block"  # blocks that modalities share: one channel block, or one for every modality
     reduce: ReduceConfig | None = None
 
@@ -106,6 +113,12 @@ class BlockConfig:
             raise ModelError(f"the factor of ProbSparse must be above zero, got {self.factor}")
         if self.channel_per not in get_args(ChannelPer):
             raise ModelError(f"channel_per must be one of {get_args(ChannelPer)}, got {self.channel_per!r}")
+        if self.gates not in get_args(Gates):
+            raise ModelError(f"gates must be one of {get_args(Gates)}, got {self.gates!r}")
+        if self.ranks and (len(self.ranks) != self.experts or not all(0 < r <= _LARGEST_RANK for r in self.ranks)):
+            raise ModelError(f"ranks must be {self.experts} numbers from 1 to {_LARGEST_RANK}, got {self.ranks}")
+        if self.active > self.experts:
+            raise ModelError(f"{self.active} active experts of {self.experts}; choose at most as many as there are")
 
 
 @dataclass(frozen=True)
@@ -265,7 +278,17 @@ def _names(value: Any) -> tuple[str, ...]:
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:
     if not isinstance(records, list | tuple):
         raise ModelError(f"blocks must be a list, got {records!r}")
-    return tuple(make(BlockConfig, r, reduce=lambda v: None if v is None else make(ReduceConfig, v)) for r in records)
+    return tuple(make(BlockConfig, record, reduce=_reduce, ranks=_ranks) for record in records)
+
+
+def _reduce(record: Any) -> ReduceConfig | None:
+    return None if record is None else make(ReduceConfig, record)
+
+
+def _ranks(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not all(type(rank) is int for rank in value):
+        raise ModelError(f"ranks must be a list of whole numbers, got {value!r}")
+    return tuple(value)
 
 
 def make(cls: type[T], record: Mapping[str, Any], **read: Any) -> T:

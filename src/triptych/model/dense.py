@@ -82,26 +82,47 @@ class DenseAdapter(nn.Module, ABC):
         return out
 
 
-class Dense(nn.Module):
-    """A linear layer whose weights, and perhaps inputs, live on the int8 grid.
+class GridLayer(nn.Module):
+    """A layer whose weights, and perhaps inputs, live on the int8 grid.
 
     precision: 'float32'; 'int8_weights' (weights on the grid, products in float32); 'int8' (inputs on the grid too,
     after `observe`-ing calibration data).
     """
 
-    def __init__(self, inputs: int, outputs: int, *, precision: Precision = "float32", bias: bool = True) -> None:
+    def __init__(self, precision: Precision) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        nn.init.trunc_normal_(self.weight, std=min(0.05, inputs**-0.5))
         self.precision: Precision = precision
-        self.adapter: DenseAdapter | None = None
+        self.weight: nn.Parameter  # (…, outputs, inputs)
         self.observing = False
         if precision == "int8":
             self.register_buffer("low", torch.zeros(()))
             self.register_buffer("high", torch.zeros(()))
         self.low: Tensor
         self.high: Tensor
+
+    def input_grid(self) -> tuple[Tensor, Tensor]:
+        """Step size and zero point of the inputs, from the range seen while observing: () float32, () uint8."""
+        scale = (self.high - self.low).clamp(min=1e-8) / 255
+        return scale, (-self.low / scale).round().clamp(0, 255).to(torch.uint8)
+
+    def _on_input_grid(self, x: Tensor) -> Tensor:
+        if self.observing:
+            self.low = torch.minimum(self.low, x.detach().min().float())
+            self.high = torch.maximum(self.high, x.detach().max().float())
+            return x
+        gridded: Tensor = quantize(x, *self.input_grid(), -1)
+        return gridded
+
+
+class Dense(GridLayer):
+    """A linear layer, perhaps on the int8 grid: one step size per output, one for all inputs."""
+
+    def __init__(self, inputs: int, outputs: int, *, precision: Precision = "float32", bias: bool = True) -> None:
+        super().__init__(precision)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        nn.init.trunc_normal_(self.weight, std=min(0.05, inputs**-0.5))
+        self.adapter: DenseAdapter | None = None
 
     def extra_repr(self) -> str:
         """Shape and precision."""
@@ -128,22 +149,9 @@ class Dense(nn.Module):
         """Symmetric step size per output: (outputs,)."""
         return self.matrix().detach().abs().amax(dim=1).clamp(min=1e-8) / 127
 
-    def input_grid(self) -> tuple[Tensor, Tensor]:
-        """Step size and zero point of the inputs, from the range seen while observing: () float32, () uint8."""
-        scale = (self.high - self.low).clamp(min=1e-8) / 255
-        return scale, (-self.low / scale).round().clamp(0, 255).to(torch.uint8)
-
     def _on_weight_grid(self) -> Tensor:
         scale = self.weight_scale()
         gridded: Tensor = quantize(self.matrix(), scale, torch.zeros_like(scale, dtype=torch.int8), 0)
-        return gridded
-
-    def _on_input_grid(self, x: Tensor) -> Tensor:
-        if self.observing:
-            self.low = torch.minimum(self.low, x.detach().min().float())
-            self.high = torch.maximum(self.high, x.detach().max().float())
-            return x
-        gridded: Tensor = quantize(x, *self.input_grid(), -1)
         return gridded
 
 

@@ -18,6 +18,7 @@ from triptych.model.adapters import join_
 from triptych.model.config import ModelConfig
 from triptych.model.connectors import make_connector
 from triptych.model.encoder import Encoder
+from triptych.model.experts import GROUPED_FLOPS
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.heads import Head, PairHead
 from triptych.model.shared import Shared
@@ -146,10 +147,10 @@ class Multimodal(nn.Module):
         self.eval()
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the counter does not know the fused kernels of a CPU
             for name, raw in batch.inputs.items():
-                with FlopCounterMode(display=False) as counter:
+                with FlopCounterMode(display=False, custom_mapping=GROUPED_FLOPS) as counter:
                     streams[name] = self.encode(name, raw)
                 counts[f"{name}.encode"] = counter.get_total_flops()
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping=GROUPED_FLOPS) as counter:
                 self.decide(streams)
         counts["decide"] = counter.get_total_flops()
         self.train(training)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from triptych.algorithm.technique import Context
 from triptych.algorithm.weights.trace import Cut, Group
 from triptych.errors import RecipeError
-from triptych.model.dense import Dense
+from triptych.model.dense import GridLayer
 from triptych.model.multimodal import Multimodal
 from triptych.tokens import Batch, Tokens
 from triptych.train.losses import plain_loss
@@ -88,7 +88,12 @@ def sum_cuts(group: Group, cuts: Sequence[Cut], values: dict[str, Tensor]) -> Te
 
 
 def _readers(model: Multimodal, group: Group) -> list[Cut]:
-    return [c for c in group.cuts if c.axis == 1 and isinstance(model.get_submodule(c.name.rpartition(".")[0]), Dense)]
+    return [cut for cut in group.cuts if _reads(model.get_submodule(cut.name.rpartition(".")[0]), cut)]
+
+
+def _reads(layer: nn.Module, cut: Cut) -> bool:
+    """Whether a cut is along the inputs of a layer, the last axis of its weights."""
+    return isinstance(layer, GridLayer) and cut.name.endswith(".weight") and cut.axis == layer.weight.ndim - 1
 
 
 def _norm_of(norms: dict[str, Tensor], name: str) -> Tensor:
@@ -105,7 +110,7 @@ def input_norms(model: Multimodal, batches: Sequence[Batch]) -> dict[str, Tensor
 
         return hook
 
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, Dense)]
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, GridLayer)]
     handles = [layer.register_forward_pre_hook(listen(name)) for name, layer in layers]
     try:
         run_all(model, batches)

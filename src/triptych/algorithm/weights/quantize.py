@@ -14,7 +14,7 @@ from triptych.algorithm.rebuild import rebuild
 from triptych.algorithm.technique import Context, Needs, Space, Technique
 from triptych.algorithm.weights.importance import run_whole
 from triptych.errors import RecipeError
-from triptych.model.dense import Dense
+from triptych.model.dense import GridLayer
 from triptych.model.multimodal import Multimodal
 
 Clipping = Literal["minmax", "mse", "percentile"]
@@ -67,7 +67,7 @@ class Int8(Technique):
     def apply(self, model: Multimodal, context: Context) -> Multimodal:
         """Run calibration data through and set every layer's range.  Raises RecipeError for layers it never reaches."""
         result = rebuild(model, dataclasses.replace(model.config, precision="int8"))
-        layers = {n: m for n, m in result.named_modules() if isinstance(m, Dense) and m.precision == "int8"}
+        layers = {n: m for n, m in result.named_modules() if isinstance(m, GridLayer) and m.precision == "int8"}
         samples = _observe(result, layers, context, self.batches)
         if missing := sorted(layers.keys() - samples.keys()):
             raise RecipeError(f"no calibration batch reaches {missing[:4]}; add rows with all modalities")
@@ -110,7 +110,7 @@ def rounding_error(values: Tensor, low: float, high: float) -> float:
 
 
 @torch.no_grad()
-def _observe(model: Multimodal, layers: dict[str, Dense], context: Context, batches: int) -> dict[str, Tensor]:
+def _observe(model: Multimodal, layers: dict[str, GridLayer], context: Context, batches: int) -> dict[str, Tensor]:
     """Let the layers see calibration data in float; returns a sample of each one's inputs by name."""
     samples: dict[str, list[Tensor]] = {}
     data = context.calibration(batches)

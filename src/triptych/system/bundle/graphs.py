@@ -25,8 +25,10 @@ from triptych.data.preprocess import ImageResize
 from triptych.model.adapt import merged
 from triptych.model.codes import ResidualCodebooks
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
+from triptych.model.experts import ExpertMlps, ExpertMlpsGraph
 from triptych.model.multimodal import Multimodal, example_input
 from triptych.schema import Modality
+from triptych.system.bundle.expert_nodes import expert_mlps_node
 from triptych.tokens import Batch, Tokens
 
 OPSET = 20
@@ -73,6 +75,8 @@ def frozen(model: Multimodal) -> Multimodal:
                 setattr(parent, name, _IntegerDense(child))
             elif isinstance(child, Embedding) and child.precision != "float32":
                 setattr(parent, name, _IntegerEmbedding(child))
+            elif isinstance(child, ExpertMlps):
+                setattr(parent, name, ExpertMlpsGraph(child))
     return model
 
 
@@ -233,6 +237,7 @@ _NODES: dict[Any, Any] = {
     torch.ops.triptych.softsign.default: _softsign_node,
     torch.ops.triptych.quantize.default: _quantize_node,
     torch.ops.triptych.dequantize.default: _dequantize_node,
+    torch.ops.triptych.expert_mlps.default: expert_mlps_node,
 }
 
 

@@ -5,7 +5,7 @@ from triptych.train.s3.controls import CONTROLS, Control
 from triptych.train.s3.information import activation_information, mutual_information, selectivity
 from triptych.train.s3.objective import SELECT, SPECIALISE, Alignment, Views, Weights
 from triptych.train.s3.probe import Probe, fit_probe
-from triptych.train.s3.s3 import S3, STAGES, align, features
+from triptych.train.s3.s3 import S3, STAGES, activations, align, features
 
 __all__ = [
     "CONTROLS",
@@ -21,6 +21,7 @@ __all__ = [
     "Views",
     "Weights",
     "activation_information",
+    "activations",
     "align",
     "choose_share",
     "features",

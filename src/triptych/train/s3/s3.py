@@ -163,6 +163,26 @@ def features(model: Multimodal, split: Split, *, batch_size: int = 256) -> Tenso
     return torch.cat(found).clone()
 
 
+def activations(model: Multimodal, split: Split, number: int = 0, *, batch_size: int = 128) -> dict[str, Tensor]:
+    """What each expert of one block counts for each token, zero where it does not work, by modality:
+    (rows, tokens, experts).
+
+    For blocks that all modalities share, and splits whose rows have them all.
+    """
+    wanted = list(routers(model))[number].removesuffix(".router")
+    device = next(model.parameters()).device
+    found: dict[str, list[Tensor]] = {name: [] for name in model.schema.names}
+    with in_eval(model), torch.inference_mode():
+        for batch in batches(split, model.schema, batch_size=batch_size, seed=0, shuffle=False):
+            with watched_routers(model) as routings:
+                model.encode_all(batch.to(device))
+            for name, routing in zip(model.schema.names, routings[wanted], strict=True):
+                gates = torch.zeros_like(routing.scores)
+                gates[routing.token, routing.expert] = routing.gate * routing.working()
+                found[name].append(gates.view(len(batch), -1, gates.shape[1]).cpu())
+    return {name: torch.cat(parts).clone() for name, parts in found.items()}
+
+
 def route_scores(model: Multimodal, split: Split, number: int, *, batch_size: int = 128) -> Tensor:
     """Scores of all pairs that the router of one block with experts chose on a split: (pairs,)."""
     wanted = list(routers(model))[number].removesuffix(".router")

@@ -84,6 +84,7 @@ FAMILIES: Mapping[str, Family] = {
     "STEMS": Family("Stems: raw values to tokens", "triptych.model.stems"),
     "MIXERS": Family("Mixers: how tokens talk to each other", "triptych.model.mixers", mixer_effect),
     "CHANNELS": Family("Channel blocks: what each token does", "triptych.model.channels"),
+    "ROUTERS": Family("Routers: which experts work on which tokens", "triptych.model.experts.routers"),
     "FUSIONS": Family("Fusions: from tokens per modality to one vector", "triptych.model.fusion", fusion_effect),
     "CONNECTORS": Family("Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors"),
     "ADAPTERS": Family("Adapters: trained beside a network that rests", "triptych.model.adapters"),

@@ -6,6 +6,7 @@ from triptych.model.config import AdapterConfig, ConnectorConfig, ModelConfig
 from triptych.model.multimodal import Multimodal, example_batch
 from triptych.model.presets import PRESETS
 from triptych.model.store import load_model, save_model
+from triptych.model.upcycle import upcycle
 
 __all__ = [
     "PRESETS",
@@ -21,4 +22,5 @@ __all__ = [
     "merge",
     "save_model",
     "trainable_parameters",
+    "upcycle",
 ]

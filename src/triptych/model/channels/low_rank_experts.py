@@ -30,8 +30,8 @@ class LowRankExperts(Channel):
         self.router = make_router(dim, block)
         self.up = _Changed(dim, block.hidden, sum(ranks), precision)
         self.down = _Changed(block.hidden, dim, sum(ranks), precision)
-        owner = torch.arange(block.experts).repeat_interleave(torch.tensor(ranks))
-        self.register_buffer("owner", owner, persistent=False)
+        owner = [expert for expert, rank in enumerate(ranks) for _ in range(rank)]
+        self.register_buffer("owner", torch.tensor(owner), persistent=False)
         self.owner: Tensor
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -2,10 +2,11 @@
 
 from triptych.model.experts.dispatch import ExpertMlps, ExpertMlpsGraph
 from triptych.model.experts.grouped import GROUPED_FLOPS, GroupedDense, grouped_matmul
-from triptych.model.experts.losses import balance_loss, mean_score, z_loss
+from triptych.model.experts.losses import balance_loss, entropy_losses, mean_score, z_loss
 from triptych.model.experts.routers import ROUTERS, Router, make_router
 from triptych.model.experts.routers.router import token_choice
 from triptych.model.experts.routing import Routing
+from triptych.model.experts.statistics import RouterStatistics, router_statistics, watched_routers
 
 __all__ = [
     "GROUPED_FLOPS",
@@ -14,11 +15,15 @@ __all__ = [
     "ExpertMlpsGraph",
     "GroupedDense",
     "Router",
+    "RouterStatistics",
     "Routing",
     "balance_loss",
+    "entropy_losses",
     "grouped_matmul",
     "make_router",
     "mean_score",
+    "router_statistics",
     "token_choice",
+    "watched_routers",
     "z_loss",
 ]

@@ -15,6 +15,7 @@ Precision = Literal["float32", "int8_weights", "int8"]
 Squash = Literal["asinh", "softsign"]
 Take = Literal["all", "grid", "first", "last", "mean"]
 ChannelPer = Literal["block", "modality"]
+RouteWay = Literal["batch", "random", "row", "score"]
 Gates = Literal["softmax", "normalised"]
 _LARGEST = 1_000_000  # of any size, so that a damaged file cannot ask for all memory
 _LARGEST_FOLD = 32
@@ -84,6 +85,29 @@ class ReduceConfig:
 
 
 @dataclass(frozen=True)
+class RoutesConfig:
+    """Which of the chosen pairs of a token and an expert are worked on (see `triptych.model.experts.sparsify`).
+
+    way:      'row' and 'batch', the best-scored share of each row's pairs, or of the batch's; 'score', those that score
+              enough; 'random', the control
+    fraction: of the pairs that stay, in whole percents; not for 'score'
+    least:    score of a pair that stays, for 'score'
+    """
+
+    way: RouteWay = "row"
+    fraction: float = 1.0
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.way not in get_args(RouteWay):
+            raise ModelError(f"the way to choose routes must be one of {get_args(RouteWay)}, got {self.way!r}")
+        if not 0 < self.fraction <= 1:
+            raise ModelError(f"the fraction of routes to keep must be in (0, 1], got {self.fraction}")
+        if not 0 <= self.least <= 1:
+            raise ModelError(f"the least score of a route must be in [0, 1], got {self.least}")
+
+
+@dataclass(frozen=True)
 class BlockConfig:
     """One pre-norm block: a mixer, then a channel block, then perhaps fewer tokens."""
 
@@ -103,6 +127,7 @@ class BlockConfig:
     router: str = "top_k"  # experts, low_rank_experts: who decides, in `ROUTERS`
     ranks: tuple[int, ...] = ()  # low_rank_experts: of each expert, where they differ
     gates: Gates = "softmax"  # what a chosen expert counts: its share among all, or among the chosen ones
+    routes: RoutesConfig | None = None  # experts: work on fewer of the chosen pairs
     channel_per: ChannelPer = "block"  # blocks that modalities share: one channel block, or one for every modality
     reduce: ReduceConfig | None = None
 
@@ -278,7 +303,11 @@ def _names(value: Any) -> tuple[str, ...]:
 def _blocks(records: Any) -> tuple[BlockConfig, ...]:
     if not isinstance(records, list | tuple):
         raise ModelError(f"blocks must be a list, got {records!r}")
-    return tuple(make(BlockConfig, record, reduce=_reduce, ranks=_ranks) for record in records)
+    return tuple(make(BlockConfig, record, reduce=_reduce, ranks=_ranks, routes=_routes) for record in records)
+
+
+def _routes(record: Any) -> RoutesConfig | None:
+    return None if record is None else make(RoutesConfig, record)
 
 
 def _reduce(record: Any) -> ReduceConfig | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,17 @@ def write_plots(run: RunRecord, folder: str | Path) -> list[Path]:
 
 
 def _write(run: RunRecord, path: Path, drawing: Callable[[RunRecord, Any], None]) -> Path:
+    return write_figure(path, lambda figure: drawing(run, figure))
+
+
+def write_figure(path: Path, drawing: Callable[[Any], None]) -> Path:
+    """One figure in the look of all, as a PNG file.  drawing: fills an empty matplotlib figure"""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.6, 4.2), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
-    drawing(run, figure)
+    drawing(figure)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=SOFT, labelsize=8)
@@ -117,3 +122,33 @@ def _modalities(run: RunRecord, figure: Any) -> None:
         axes.axvline(0, color=SOFT, linewidth=0.8)
         axes.set_title(title, fontsize=9, loc="left", color=INK)
     figure.axes[0].invert_yaxis()
+
+
+Curve = Sequence[tuple[float, float, float]]
+
+
+def write_curves(
+    path: Path, panels: Mapping[str, Mapping[str, Curve]], levels: Mapping[str, Mapping[str, float]], *, x: str, y: str
+) -> Path:
+    """A panel per title, side by side, with one line per name; dashed lines for what does not depend on x.
+
+    panels: (x, y, half of an interval) by title and name; levels: y by title and name
+    """
+    colors = (ACCENT, SECOND, LIMIT, BAD, OTHER, INK)
+
+    def drawing(figure: Any) -> None:
+        for axes, (title, curves) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            for color, (name, curve) in zip(colors, curves.items(), strict=False):
+                xs, ys, halves = zip(*curve, strict=True)
+                axes.errorbar(xs, ys, halves, color=color, marker="o", markersize=3, linewidth=1, capsize=2, label=name)
+            for style, (name, level) in zip(("--", ":", "-.", (0, (1, 3))), levels[title].items(), strict=False):
+                axes.axhline(level, color=SOFT, linestyle=style, linewidth=1, label=name)
+            axes.set_title(_label(title), fontsize=10, loc="left", color=INK)
+            axes.set_xlabel(x, color=SOFT, fontsize=9)
+        figure.axes[0].set_ylabel(y, color=SOFT, fontsize=9)
+        figure.axes[-1].legend(fontsize=6, frameon=False)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_figure(path, drawing)

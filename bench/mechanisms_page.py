@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fusion_page
+import missing_page
 from words import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +72,28 @@ def gap_to_late(one: Mapping[str, Any], name: str) -> float:
     return fusion_page.distance(own, late)[0]
 
 
+def fill_effect(name: str, results: Results) -> str | None:
+    """How often a fill does better and worse than zeros where modalities are missing."""
+    sets = {n: one for n, one in results.get("missing", {"sets": {}})["sets"].items() if name in one["fills"]}
+    if not sets:
+        return None
+    if name == missing_page.CONTROL:
+        return "the control"
+    found = missing_page.tally(sets, name, missing_page.some_missing)
+    return f"with some missing better than zeros {found[1]} times, worse {found[-1]}, not told apart {found[0]}"
+
+
+def balance_effect(name: str, results: Results) -> str | None:
+    """What a balance does to quality, set by set."""
+    told = []
+    for of, one in results.get("missing", {"sets": {}})["sets"].items():
+        if name in one["balance"] and missing_page.NONE in one["balance"]:
+            runs, control = one["balance"][name], one["balance"][missing_page.NONE]
+            gap = missing_page.paired(runs, control, lambda run, one=one: missing_page.with_all(run, one))
+            told.append(f"{of} {missing_page.change(*gap)}")
+    return f"{', '.join(told)} against none" if told else None
+
+
 @dataclass(frozen=True)
 class Family:
     """A registry: its title, the module that holds it, and what reads its measurement, where it has one."""
@@ -89,6 +112,8 @@ FAMILIES: Mapping[str, Family] = {
     "CONNECTORS": Family("Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors"),
     "ADAPTERS": Family("Adapters: trained beside a network that rests", "triptych.model.adapters"),
     "BACKBONES": Family("Backbones: encoders that were trained elsewhere", "triptych.model.backbones"),
+    "FILLS": Family("Fills: what stands for a missing modality", "triptych.model.missing", fill_effect),
+    "BALANCES": Family("Balances: no modality silences the others", "triptych.train.balance", balance_effect),
 }
 
 

@@ -232,6 +232,8 @@ def measure(
         found = take(named, read(data, reading), split=split, repeat=repeat, warmup=warmup, threads=threads, folder=out)
         records = {name: report.to_dict() for name, report in found.items()}
         screen.reports(records)
+        for name, report in found.items():
+            screen.ledger(report, name)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             (out / "reports.json").write_text(json.dumps(records, allow_nan=False) + "\n", encoding="utf-8")

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triptych.cli_show import Screen
+from triptych.measure.report import Report
 from triptych.report import words
 from triptych.system.runtime.check import row_shape
 
 if TYPE_CHECKING:
     from triptych.schema import Schema
+    from triptych.system.runtime import Manifest
 
 HIDDEN = frozenset({"tokenizer", "center", "scale"})
+_READ = frozenset({"metric", "parts", "subsets", "energy_j", "energy_source"})
 
 
 def look(path: str, screen: Screen) -> Mapping[str, Any]:
@@ -44,6 +47,7 @@ def _bundle(folder: Path, screen: Screen) -> dict[str, Any]:
         screen.table(("operating point", "modalities", "engine", "p50", "quality"), rows)
     files = {name: {"bytes": entry.bytes, "sha256": entry.sha256} for name, entry in sorted(manifest.files.items())}
     screen.table(("file", "bytes"), [(name, f"{entry['bytes']:,}") for name, entry in files.items()])
+    told = screen.ledger(_own_report(manifest), "what each modality costs and is worth")
     return {
         "kind": "bundle",
         "verified": True,
@@ -55,7 +59,30 @@ def _bundle(folder: Path, screen: Screen) -> dict[str, Any]:
         "recipe": manifest.recipe,
         "provenance": manifest.provenance,
         "files": files,
+        **told,
     }
+
+
+def _own_report(manifest: Manifest) -> Report:
+    """The bundle's own measurement, the last that was stored; of an unmeasured one what its graphs tell of cost."""
+    stored = Report.from_dict({"parts": {n: _ledger_part(r) for n, r in manifest.reports.items()}}).parts
+    last = next(reversed(list(stored.values())), Report())
+    if last.parts:
+        return last
+    facts = {name: manifest.stages[f"{name}.encode"].facts for name in manifest.schema.names if _staged(manifest, name)}
+    facts |= {"decide": manifest.stages["decide"].facts} if "decide" in manifest.stages else {}
+    known = {"flops": "flops", "size_bytes": "weight_bytes"}
+    parts = {n: {k: one[f] for k, f in known.items() if one.get(f) is not None} for n, one in facts.items()}
+    return Report.from_dict({"metric": manifest.schema.metric, "parts": {n: one for n, one in parts.items() if one}})
+
+
+def _ledger_part(record: Any) -> Any:
+    """A stored report as far as the ledger reads it."""
+    return {k: v for k, v in record.items() if k in _READ} if isinstance(record, Mapping) else record
+
+
+def _staged(manifest: Manifest, name: str) -> bool:
+    return f"{name}.encode" in manifest.stages
 
 
 def _model(folder: Path, screen: Screen) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from triptych.measure.ledger import Line, advice, ledger, points
+from triptych.measure.report import Report
 from triptych.report import words
 from triptych.report.model import plain
 
@@ -90,6 +92,19 @@ class Screen:
             rows = [(f, *(words.detail(f, one.get(f)) for one in details.values())) for f in figures]
             self.table(("", *details), rows)
 
+    def ledger(self, report: Report, title: str = "") -> dict[str, Any]:
+        """What each modality costs and is worth, with the advice; returns both as plain values, empty where unknown."""
+        lines = ledger(report)
+        if not lines:
+            return {}
+        metric = str(report.metric or "")
+        sentences = advice(lines, metric)
+        head = ("modality", "p50", "share of the cost", "FLOPs", "weights", "energy", "earns", "lost without it")
+        self.table(head, [_ledger_row(line, metric) for line in lines], title)
+        for one in sentences:
+            self.say(one)
+        return {"ledger": [line.to_dict() for line in lines], "advice": list(sentences)}
+
     def outcome(self, line: Mapping[str, Any]) -> None:
         """What `fit` found: before and after, what of the budget was missed, and where the page lies."""
         metric = str(line.get("metric") or "")
@@ -147,6 +162,20 @@ def _report_row(name: str, record: Mapping[str, Any]) -> tuple[str, ...]:
         words.size(record.get("peak_bytes")),
         words.size(record.get("size_bytes")),
         words.count(record.get("flops")),
+    )
+
+
+def _ledger_row(line: Line, metric: str) -> tuple[str, ...]:
+    share, energy = (words.NOT_MEASURED if v is None else f"{v:.0%}" for v in (line.share, line.energy_share))
+    return (
+        line.name,
+        words.seconds(line.p50_s),
+        f"{share} of the {line.share_of}" if line.share_of else share,
+        words.count(line.flops),
+        words.size(line.size_bytes),
+        energy,
+        points(line.shapley, line.shapley_interval, metric),
+        points(line.worth, line.worth_interval, metric),
     )
 
 

@@ -110,6 +110,34 @@ def test_inspect_verifies_a_bundle(triptych: Run, bundle: Path) -> None:
     assert "tokenizer" not in json.dumps(ran.line["schema"])
 
 
+def test_inspect_shows_what_each_modality_costs_and_is_worth(triptych: Run, tmp_path: Path) -> None:
+    worth = {"shapley": 0.3, "shapley_interval": [0.2, 0.4], "worth": 0.25, "worth_interval": [0.15, 0.35]}
+    parts = {"image": {"p50_s": 0.003, **worth}, "text": {"p50_s": 0.005}, "decide": {"p50_s": 0.002}}
+    lean = {"metric": "accuracy", "quality": 0.9, "parts": parts, "subsets": {"": 0.4, "image": 0.7}}
+    ran = triptych("inspect", tiny.write(tmp_path / "told", reports={"reference": {"quality": 0.9}, "lean": lean}))
+    assert ran.code == 0, ran.err
+    image, text = ran.line["ledger"]
+    assert (image["name"], image["share"], image["shapley"], image["alone"]) == ("image", 0.3, 0.3, 0.7)
+    assert "worth" not in text
+    assert ran.line["advice"][1].startswith("image costs 30 % of the time and earns 30.0 ± 10.0 points")
+    assert "lost without it" in ran.err
+    facts = {"text.encode": {"flops": 6, "weight_bytes": 128}, "decide": {"flops": 2, "weight_bytes": 96}}
+    ran = triptych("inspect", tiny.write(tmp_path / "untold", reports={}, stages=facts))
+    assert ran.line["ledger"] == [
+        {
+            "name": "text",
+            "flops": 6,
+            "size_bytes": 128,
+            "share": 0.75,
+            "share_of": "FLOPs",
+            "energy_share": 0.75,
+            "energy_source": "estimated: its share of the stages' FLOPs; joules not measured",
+        }
+    ]
+    odd = triptych("inspect", tiny.write(tmp_path / "odd", reports={"lean": {"parts": {"image": {"worth": "much"}}}}))
+    assert odd.line["type"] == "MeasureError"
+
+
 def test_inspect_reports_damage(triptych: Run, tmp_path: Path) -> None:
     folder = tiny.write(tmp_path / "colours")
     card = folder / "MODEL_CARD.md"

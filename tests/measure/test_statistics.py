@@ -4,6 +4,7 @@ import pytest
 from triptych.measure import clock
 from triptych.measure.assemble import report_of
 from triptych.measure.lane import Taken
+from triptych.measure.shapley import Orders
 from triptych.schema import Modality, Schema
 
 SCHEMA = Schema("s", (Modality("image", "image"), Modality("text", "text")), "y", "regression", "mae", scale=1.0)
@@ -14,7 +15,9 @@ def generator():
 
 
 def taken(**fields):
-    return Taken(samples_s=[1.0, 2.0], outputs=np.array([[1.0], [2.0]]), **fields)
+    return Taken(
+        ("image", "text"), samples_s=[1.0, 2.0], outputs=np.array([[1.0], [2.0]]), asked=np.ones(2, bool), **fields
+    )
 
 
 def report(found, reference=None, targets=(1.0, 4.0)):
@@ -53,15 +56,15 @@ def test_operations_are_summed_and_absent_ones_are_not_zero():
 
 def test_the_worth_of_a_modality_by_hand():
     # errors 0 and 2 with it; 1 and 4 without it: worth 2.5 - 1
-    found = report(taken(without={"text": np.array([[2.0], [0.0]])})).parts["text"]
+    found = report(taken(subsets={("image",): np.array([[2.0], [0.0]])})).parts["text"]
     assert (found.worth, found.quality, found.rows) == (1.5, 2.5, 2)
     assert found.worth_interval == (1.0, 2.0)
 
 
 def test_a_row_that_has_nothing_left_does_not_count_for_the_worth():
-    found = report(taken(without={"text": np.array([[np.nan], [0.0]])})).parts["text"]
+    found = report(taken(subsets={("image",): np.array([[np.nan], [0.0]])})).parts["text"]
     assert (found.worth, found.rows) == (2.0, 1)
-    nothing = report(taken(without={"text": np.array([[np.nan], [np.nan]])})).parts["text"]
+    nothing = report(taken(subsets={("image",): np.array([[np.nan], [np.nan]])})).parts["text"]
     assert (nothing.worth, nothing.rows) == (None, None)
 
 
@@ -73,8 +76,24 @@ def test_cost_and_worth_of_a_modality_stand_together():
 
 
 def test_a_drop_against_another_candidate():
-    worse = Taken(samples_s=[3.0, 3.0], outputs=np.array([[0.0], [1.0]]))
+    worse = Taken(("image", "text"), samples_s=[3.0, 3.0], outputs=np.array([[0.0], [1.0]]))
     found = report(worse, taken())
     # errors 1 and 3 against 0 and 2
     assert (found.quality, found.drop, found.p50_ratio) == (2.0, 1.0, 2.0)
     assert found.loyalty == 0.0
+
+
+def test_the_shapley_values_of_two_modalities_by_hand():
+    subsets = {("image",): np.array([[2.0], [0.0]]), ("text",): np.array([[1.0], [1.0]])}
+    found = report(taken(subsets=subsets, orders=Orders.of(("image", "text"), seed=0)))
+    # errors: nothing (2.5 for both) 1.5, image (1 + 4) / 2, text (0 + 3) / 2, both (0 + 2) / 2
+    assert found.subsets == {"": 1.5, "image": 2.5, "text": 1.5, "image+text": 1.0}
+    assert found.parts["image"].shapley == pytest.approx((-1.0 + 0.5) / 2)
+    assert found.parts["text"].shapley == pytest.approx((0.0 + 1.5) / 2)
+    assert report(taken(subsets=subsets)).parts["text"].shapley is None
+
+
+def test_worth_is_of_the_rows_that_were_asked():
+    asked = {"asked": np.array([False, True]), "subsets": {("image",): np.array([[0.0]])}}
+    found = report(Taken(("image", "text"), samples_s=[1.0], outputs=np.array([[9.0], [2.0]]), **asked))
+    assert (found.parts["text"].worth, found.parts["text"].rows) == (2.0, 1)

@@ -47,7 +47,7 @@ def doubler():
 @pytest.fixture
 def session(doubler):
     session = Session(lambda threads: doubler)
-    assert session.answer({"op": "load", "threads": 1})["can"] == ["without", "parts", "describe"]
+    assert session.answer({"op": "load", "threads": 1})["can"] == ["without", "subsets", "parts", "describe"]
     return session
 
 
@@ -55,6 +55,8 @@ def test_predictions_come_in_row_order_and_null_where_nothing_is_left(session, e
     ask = {"op": "predict", "examples": str(examples), "rows": 4}
     assert session.answer({**ask, "without": None})["outputs"] == [[2.0], [4.0], [14.0], None]
     assert session.answer({**ask, "without": "a"})["outputs"] == [None, [4.0], [8.0], None]
+    assert session.answer({**ask, "without": ["b"]})["outputs"] == [[2.0], None, [6.0], None]
+    assert session.answer({**ask, "without": ["a", "b"]})["outputs"] == [None] * 4
 
 
 def test_timing_cycles_over_the_rows_and_warms_up_first(session, doubler, examples):

@@ -10,7 +10,7 @@ from triptych.data.dataset import Dataset
 from triptych.data.read import load_data
 from triptych.report import RunRecord, answers, examples, words
 from triptych.report.page import page
-from triptych.report.points import ledger
+from triptych.report.points import ledger, sentences
 from triptych.schema import Modality, Schema
 
 CHOICE = Schema("s", (Modality("t", "text"),), "y", "classification", "accuracy", classes=("a", "b"))
@@ -64,6 +64,25 @@ def test_the_ledger_joins_the_report_and_the_record() -> None:
     parts = {"image": {"p50_s": 0.1, "worth": 0.2}, "image.encode": {"p50_s": 0.1}}
     run = RunRecord("d", schema, reports={"chosen": {"parts": parts}}, modalities={"image": {"alone": 0.6}})
     assert ledger(run) == {"image": {"kind": "image", "p50_s": 0.1, "worth": 0.2, "alone": 0.6}}
+
+
+def test_the_ledger_holds_what_the_measured_report_tells() -> None:
+    schema = {
+        "metric": "accuracy",
+        "modalities": [{"name": "image", "kind": "image"}, {"name": "text", "kind": "text"}],
+    }
+    image = {"p50_s": 0.3, "flops": 5, "params": 7, "shapley": 0.2, "shapley_interval": [0.1, 0.3], "worth": 0.0}
+    parts = {"image": {**image, "worth_interval": [-0.1, 0.1]}, "text": {"p50_s": 0.6}, "decide": {"p50_s": 0.1}}
+    report = {"parts": parts, "subsets": {"": 0.5, "image": 0.7}, "energy_source": "unavailable: no counter"}
+    run = RunRecord("d", schema, reports={"chosen": report})
+    line = ledger(run)["image"]
+    assert (line["share"], line["share_of"], line["alone"], line["params"]) == (pytest.approx(0.3), "time", 0.7, 7)
+    assert (line["shapley"], line["shapley_interval"], line["energy_share"]) == (0.2, [0.1, 0.3], pytest.approx(0.3))
+    assert "shapley" not in ledger(run)["text"]
+    assert sentences(run)[1].startswith(
+        "image costs 30 % of the time and earns 20.0 ± 10.0 points; without it 0.0 ± 10.0"
+    )
+    assert sentences(RunRecord("d", schema)) == ()
 
 
 def test_a_search_is_told_in_both_directions(tiny_pairs_data: Dataset) -> None:

@@ -176,6 +176,25 @@ def test_writing_leaves_page_record_and_plots(run: dict[str, Any], tmp_path: Pat
     assert found == {"report.html", "run.json", "plots/front.png", "plots/steps.png", "plots/modalities.png"}
 
 
+def test_the_ledger_shows_cost_worth_and_advice_and_a_dash_for_what_is_unknown() -> None:
+    run = sample_run()
+    twin = {"worth": 0.001, "worth_interval": [-0.01, 0.02], "shapley": 0.12, "shapley_interval": [0.1, 0.14]}
+    run["modalities"] = {}
+    run["reports"]["lean"]["parts"] = {
+        "image": {"p50_s": 0.002, "flops": 2e6, "size_bytes": 300_000, **twin},
+        "audio": {"p50_s": 0.001, "worth": -0.02, "worth_interval": [-0.03, -0.01]},
+        "text": {"p50_s": 0.0005},
+        "decide": {"p50_s": 0.0005},
+    }
+    section = page(RunRecord.from_dict(run)).split('id="modalities"')[1].split("</section>")[0]
+    told = section.replace("\N{NO-BREAK SPACE}", " ")
+    for text in ("50 % of the time", "12.0 points", "−2.0 points (harms)", "300 kB", "image costs 50 % of the time"):
+        assert text in told
+    row = told.split("<b>text</b>")[1].split("</tr>")[0]
+    assert row.count("–") == 4  # FLOPs, weights, earned and lost
+    assert 'class="advice"' in section
+
+
 def test_regression_draws_predicted_against_true() -> None:
     schema = {"task": "regression", "metric": "mae", "target": "mood"}
     text = whole(schema=schema, confusion={"true": [0.0, 1.0, None], "predicted": [0.0, 1.0, 2.0]})

@@ -55,3 +55,18 @@ def test_a_card_describes_every_kind_of_input():
     card = model_card(schema)
     for text in ("16000 Hz, up to 2 s", "up to 50 frames of 2 channels", "the fields `age`", "from -3 to 3"):
         assert text in card
+
+
+def test_a_card_holds_the_ledger_of_the_last_candidate_and_its_advice():
+    worth = {"shapley": 0.002, "shapley_interval": (-0.004, 0.008), "worth": 0.0, "worth_interval": (-0.01, 0.01)}
+    parts = {"image": Report(p50_s=0.0031, flops=2_000_000, **worth), "text": Report(p50_s=0.005)}
+    lean = Report(
+        metric="accuracy", parts={**parts, "decide": Report(p50_s=0.0019)}, energy_source="unavailable: no counter"
+    )
+    card = model_card(tiny.SCHEMA, reports={"reference": Report(metric="accuracy"), "lean": lean})
+    assert "## What each modality costs and is worth" in card
+    row = "| image | 3.1 ms | 2 M | not measured | 31 % of the time | 31 % | 0.2 ± 0.6 points | 0.0 ± 1.0 points |"
+    assert row in card
+    assert "- image costs 31 % of the time and earns 0.2 ± 0.6 points; without it 0.0 ± 1.0 points are lost" in card
+    assert "joules unavailable: no counter" in card
+    assert "What single modalities cost and are worth was not measured." in model_card(tiny.SCHEMA)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from triptych.measure import clock, quality
 from triptych.measure.lane import Taken
 from triptych.measure.report import Report
+from triptych.measure.shapley import Earned, qualities, shapley
 from triptych.schema import Schema
 
 
@@ -60,6 +61,7 @@ def report_of(
         params=taken.params,
         energy_j=taken.energy_j,
         energy_source=taken.energy_source,
+        subsets=_qualities(taken, targets, schema),
         parts=_stages(taken) | _modalities(taken, targets, schema, generator),
     )
 
@@ -73,38 +75,64 @@ def _stages(taken: Taken) -> dict[str, Report]:
 def _cost(taken: Taken, stage: str) -> dict[str, Any]:
     samples = taken.parts_s.get(stage)
     timed = {"p50_s": clock.percentile(samples, 50), "p95_s": clock.percentile(samples, 95)} if samples else {}
-    return {**timed, "flops": taken.flops.get(stage)}
+    return {**timed, "flops": taken.flops.get(stage), "size_bytes": taken.weight_bytes.get(stage)}
 
 
 def _modalities(
     taken: Taken, targets: NDArray[Any], schema: Schema, generator: np.random.Generator
 ) -> dict[str, Report]:
-    """Cost of each modality's encoder, and what the quality loses without the modality."""
-    encoders = {
-        stage.removesuffix(".encode") for stage in {**taken.parts_s, **taken.flops} if stage.endswith(".encode")
-    }
-    names = [name for name in schema.names if name in encoders or name in taken.without]
+    """Cost of each modality's encoder, what the quality loses without the modality, and its Shapley value."""
+    stages = {**taken.parts_s, **taken.flops}
+    encoders = {stage.removesuffix(".encode") for stage in stages if stage.endswith(".encode")}
+    known = [name for name in schema.names if name in encoders or _left(taken, name) in taken.subsets]
+    worth = {name: _worth(taken, name, targets, schema, generator) for name in known}
+    earned = _earned(taken, targets, schema, generator)
     return {
-        name: Report(**_cost(taken, f"{name}.encode"), **_worth(taken, name, targets, schema, generator))
-        for name in names
+        name: Report(**_cost(taken, f"{name}.encode"), **worth[name], **_shapley(earned.get(name))) for name in known
     }
+
+
+def _left(taken: Taken, gone: str) -> tuple[str, ...]:
+    return tuple(name for name in taken.names if name != gone)
 
 
 def _worth(
     taken: Taken, name: str, targets: NDArray[Any], schema: Schema, generator: np.random.Generator
 ) -> dict[str, Any]:
     """Quality with and without a modality, on the rows that something is left of."""
-    if name not in taken.without:
+    if _left(taken, name) not in taken.subsets:
         return {}
-    answered = np.isfinite(taken.without[name]).all(axis=1)
-    without, full, kept = taken.without[name][answered], taken.outputs[answered], targets[answered]
+    found = taken.subsets[_left(taken, name)]
+    answered = np.isfinite(found).all(axis=1)
+    without, full, kept = found[answered], taken.outputs[taken.asked][answered], targets[taken.asked][answered]
     if not quality.defined(kept, schema):
         return {}
-    found = quality.compare(without, full, kept, schema, generator=generator)
+    against = quality.compare(without, full, kept, schema, generator=generator)
     return {
         "metric": schema.metric,
         "quality": quality.quality(without, kept, schema),
         "rows": int(quality.usable(kept, schema).sum()),
-        "worth": found.drop,
-        "worth_interval": found.interval,
+        "worth": against.drop,
+        "worth_interval": against.interval,
     }
+
+
+def _answers(taken: Taken) -> dict[tuple[str, ...], NDArray[np.float64]]:
+    return {**taken.subsets, taken.names: taken.outputs[taken.asked]}
+
+
+def _qualities(taken: Taken, targets: NDArray[Any], schema: Schema) -> dict[str, float]:
+    """Quality of every subset that was asked; nothing where none was, or where the rows leave it undefined."""
+    if not taken.subsets or not quality.defined(targets[taken.asked], schema):
+        return {}
+    return qualities(_answers(taken), targets[taken.asked], schema)
+
+
+def _earned(taken: Taken, targets: NDArray[Any], schema: Schema, generator: np.random.Generator) -> dict[str, Earned]:
+    if taken.orders is None or not quality.defined(targets[taken.asked], schema):
+        return {}
+    return shapley(_answers(taken), targets[taken.asked], schema, taken.orders, generator=generator)
+
+
+def _shapley(earned: Earned | None) -> dict[str, Any]:
+    return {} if earned is None else {"shapley": earned.value, "shapley_interval": earned.interval}

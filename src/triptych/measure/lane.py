@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from triptych.errors import MeasureError
 from triptych.measure.candidate import Launch
 from triptych.measure.process import Worker
+from triptych.measure.shapley import Orders, Subset
 from triptych.schema import Schema
 
 
@@ -21,10 +22,14 @@ from triptych.schema import Schema
 class Taken:
     """Raw findings about one candidate, before any statistics.
 
+    names:   modalities that it reads, in the order of its schema
     outputs: (rows, outputs)
-    without: by the modality left out, (rows, outputs), NaN for a row that has nothing else
+    asked:   (rows,) bool, rows that were asked again with subsets of the modalities
+    orders:  orders in which the modalities join; None where not all their subsets were asked
+    subsets: by the modalities that were left, (asked rows, outputs), NaN for a row that has none of them
     """
 
+    names: Subset = ()
     samples_s: list[float] = field(default_factory=list)
     peak_bytes_total: int | None = None
     size_bytes: int | None = None
@@ -33,10 +38,13 @@ class Taken:
     energy_source: str | None = None
     params: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
+    weight_bytes: dict[str, int] = field(default_factory=dict)
     parts_s: dict[str, list[float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     outputs: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
-    without: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    asked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    orders: Orders | None = None
+    subsets: dict[Subset, NDArray[np.float64]] = field(default_factory=dict)
 
 
 class Lane:
@@ -49,7 +57,7 @@ class Lane:
         self.name = name
         self.command = launch.command
         self.schema = launch.schema or schema
-        self.taken = Taken(size_bytes=launch.size_bytes, bundle_bytes=launch.bundle_bytes)
+        self.taken = Taken(self.schema.names, size_bytes=launch.size_bytes, bundle_bytes=launch.bundle_bytes)
         self._can: frozenset[str] = frozenset()
         self._worker: Worker | None = None
 
@@ -64,7 +72,7 @@ class Lane:
         return self._running.pid
 
     def can(self, ability: str) -> bool:
-        """Whether the worker answers 'without', 'parts' or 'describe'."""
+        """Whether the worker answers 'without', 'subsets', 'parts' or 'describe'."""
         return ability in self._can
 
     def time(self, examples: Path, rows: int, *, start: int, repeat: int, warmup: int) -> list[float]:
@@ -72,18 +80,19 @@ class Lane:
         answer = self._ask("time", examples=str(examples), rows=rows, start=start, repeat=repeat, warmup=warmup)
         return self._seconds(answer.get("samples_s"), repeat)
 
-    def predict(self, examples: Path, labels: Sequence[str], *, without: str | None = None) -> NDArray[np.float64]:
-        """Outputs: (rows, outputs), a row of NaN where leaving a modality out left nothing to predict from.
+    def predict(self, examples: Path, labels: Sequence[str], *, without: Sequence[str] = ()) -> NDArray[np.float64]:
+        """Outputs: (rows, outputs), a row of NaN where leaving modalities out left nothing to predict from.
 
         labels: what to call each row in an error
         """
-        found = self._ask("predict", examples=str(examples), rows=len(labels), without=without).get("outputs")
+        gone = None if not without else without[0] if len(without) == 1 else list(without)
+        found = self._ask("predict", examples=str(examples), rows=len(labels), without=gone).get("outputs")
         if not isinstance(found, list) or len(found) != len(labels):
             raise self._error(f"should have given a list of {len(labels)} outputs, gave {str(found)[:100]}")
         width = self.schema.outputs or len(found[0] or ())  # retrieval: the candidate's own
         outputs = np.full((len(labels), width), np.nan)
         for row, output in enumerate(found):
-            if output is None and without is not None:
+            if output is None and without:
                 continue
             if not _finite(output) or len(output) != width:
                 expected = f"expected {width} finite numbers"
@@ -106,6 +115,7 @@ class Lane:
         params = answer.get("params")
         self.taken.params = None if params is None else int(params)
         self.taken.flops = {str(k): int(v) for k, v in _object(answer.get("flops")).items()}
+        self.taken.weight_bytes = {str(k): int(v) for k, v in _object(answer.get("weight_bytes")).items()}
         self.taken.versions = {str(k): str(v) for k, v in _object(answer.get("versions")).items()}
 
     @property

@@ -28,7 +28,7 @@ class Predictor(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Parameter count, operations per part and library versions."""
+        """Parameter count, operations and bytes of weights per part, and library versions."""
         ...
 
 
@@ -52,7 +52,7 @@ class BundlePredictor:
         return dict(self._bundle.profile(inputs, repeat))
 
     def describe(self) -> dict[str, Any]:
-        """Parameter count, operations per part and library versions."""
+        """Parameter count, operations and bytes of weights per part, and library versions."""
         from importlib.metadata import version
 
         facts = {name: stage.facts for name, stage in self._bundle.manifest.stages.items()}
@@ -61,6 +61,7 @@ class BundlePredictor:
         return {
             "params": sum(params) if params else None,
             "flops": {name: facts[name]["flops"] for name in run if "flops" in facts[name]},
+            "weight_bytes": {n: facts[n]["weight_bytes"] for n in run if "weight_bytes" in facts[n]},
             "versions": {"onnxruntime": version("onnxruntime")},
         }
 
@@ -105,11 +106,19 @@ class ModelPredictor:
             return {stage: _seconds(step, repeat) for stage, step in steps.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Parameter count, operations per part and library versions."""
+        """Parameter count, operations and bytes of weights per part, and library versions."""
         from importlib.metadata import version
 
-        params = sum(p.numel() for p in self._model.parameters())
-        return {"params": params, "flops": dict(self._model.flops()), "versions": {"torch": version("torch")}}
+        found = self._model.parameters_by_part()
+        shared = found.pop("shared", 0)
+        flops = dict(self._model.flops())
+        weights = {name: 4 * (found[name] + shared * name.endswith(".encode")) for name in flops}
+        return {
+            "params": sum(p.numel() for p in self._model.parameters()),
+            "flops": flops,
+            "weight_bytes": weights,
+            "versions": {"torch": version("torch")},
+        }
 
 
 def _seconds(step: Callable[[], object], repeat: int) -> list[float]:

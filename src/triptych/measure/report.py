@@ -33,7 +33,7 @@ MEANING: Mapping[str, str] = {
     "peak_bytes": "peak resident memory after loading and the timed predictions, above the floor",
     "peak_bytes_total": "peak resident memory of the whole process after loading and the timed predictions",
     "floor_bytes": "peak resident memory of a bare Python process that has imported numpy",
-    "size_bytes": "bytes that must be shipped to run: graphs, weights, tokenizers and manifest",
+    "size_bytes": "bytes that must be shipped to run: graphs, weights, tokenizers and manifest; of a part, its weights",
     "bundle_bytes": "bytes of the whole bundle folder, with its golden vectors and model card",
     "flops": "arithmetic operations of one prediction, counted and not timed; this is not speed",
     "params": "number of weights",
@@ -41,6 +41,9 @@ MEANING: Mapping[str, str] = {
     "energy_source": "where the joules come from, or why there are none",
     "worth": "of a modality: how much better the quality is with it than without it, on the same rows",
     "worth_interval": "95 % bootstrap interval of the worth, resampling rows",
+    "shapley": "of a modality: its Shapley value: its mean gain in quality over the orders in which they can join",
+    "shapley_interval": "95 % bootstrap interval of it, resampling rows, and orders where they were drawn",
+    "subsets": "quality by the modalities that are there, joined by +, on the rows asked for worth; '' is nothing",
     "environment": "machine, software and dataset that the figures hold for",
     "predictions": "file of the raw outputs, beside the report",
     "parts": "the same figures per stage ('image.encode', 'decide', 'fused') and per modality ('image')",
@@ -79,6 +82,9 @@ class Report:
     energy_source: str | None = None
     worth: float | None = None
     worth_interval: Interval | None = None
+    shapley: float | None = None
+    shapley_interval: Interval | None = None
+    subsets: Mapping[str, float] = field(default_factory=dict)
     predictions: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parts: Mapping[str, Report] = field(default_factory=dict)

@@ -25,6 +25,7 @@ from triptych.measure.lane import Lane
 from triptych.measure.memory import floor_bytes, peak_bytes
 from triptych.measure.process import Worker
 from triptych.measure.report import Report
+from triptych.measure.shapley import Orders, Subset
 from triptych.schema import Schema
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def measure(
     repeat:     timed predictions per candidate, rounded up to a multiple of `rounds`
     warmup:     untimed predictions before the first round; each later round starts with one
     rounds:     how often the candidates take turns, at most `repeat` times
-    parts:      also time every stage, and repeat the quality pass on up to about 1,000 rows without each modality, to
-                learn its worth (not for retrieval: one side alone finds nothing)
+    parts:      also time every stage, and repeat the quality pass on up to about 1,000 rows with the subsets of the
+                modalities, all of up to four, to learn what each is worth (not for retrieval: one side finds nothing)
     folder:     where to keep the raw outputs, one `.npz` per candidate
     timeout_s:  longest that a worker may take for one answer
 
@@ -83,7 +84,7 @@ def measure(
         for lane in lanes:
             lane.taken.peak_bytes_total = peak_bytes(lane.pid)
         _describe(lanes, timed, find_rapl(), stages=parts)
-        _answer(lanes, rows, scratch, worth=parts)
+        _answer(lanes, rows, scratch, worth=parts, seed=seed)
     floor, first = floor_bytes(), lanes[0].taken
     reports: dict[str, Report] = {}
     for lane in lanes:
@@ -153,14 +154,15 @@ def _energy(lane: Lane, timed: _Timed, meter: Rapl | str) -> tuple[float | None,
     return energy_of(meter, predict, percentile(lane.taken.samples_s, 50))
 
 
-def _answer(lanes: Sequence[Lane], rows: Split, scratch: Path, *, worth: bool) -> None:
-    """Let every candidate predict the split, shard by shard, whole; evenly spread shards also without each modality.
-
-    The rows of the other shards count as unanswered there.
-    """
+def _answer(lanes: Sequence[Lane], rows: Split, scratch: Path, *, worth: bool, seed: int) -> None:
+    """Let every candidate predict the split, shard by shard, whole; evenly spread shards also with fewer modalities."""
     every = max(1, len(rows) // _WORTH_ROWS)
     whole: dict[str, list[NDArray[np.float64]]] = {lane.name: [] for lane in lanes}
-    without: dict[str, dict[str, list[NDArray[np.float64]]]] = {lane.name: {} for lane in lanes}
+    wanted = {lane.name: _subsets(lane, seed) if worth else () for lane in lanes}
+    fewer: dict[str, dict[Subset, list[NDArray[np.float64]]]] = {
+        lane.name: {names: [] for names in wanted[lane.name]} for lane in lanes
+    }
+    asked = np.arange(len(rows)) // _SHARD % every == 0
     for start in range(0, len(rows), _SHARD):
         numbers = range(start, min(start + _SHARD, len(rows)))
         labels = [f"{number} ({rows.ids[number]})" for number in numbers]
@@ -168,19 +170,24 @@ def _answer(lanes: Sequence[Lane], rows: Split, scratch: Path, *, worth: bool) -
         for lane in lanes:
             folder = folders[lane.schema]
             whole[lane.name].append(lane.predict(folder, labels))
-            for name in _droppable(lane) if worth else ():
-                unasked = np.full_like(whole[lane.name][-1], np.nan)
-                asked = start // _SHARD % every == 0
-                answer = lane.predict(folder, labels, without=name) if asked else unasked
-                without[lane.name].setdefault(name, []).append(answer)
+            for names, found in fewer[lane.name].items() if asked[start] else ():
+                gone = [name for name in lane.schema.names if name not in names]
+                found.append(lane.predict(folder, labels, without=gone))
     for lane in lanes:
-        lane.taken.outputs = np.concatenate(whole[lane.name])
-        lane.taken.without = {name: np.concatenate(found) for name, found in without[lane.name].items()}
+        lane.taken.outputs, lane.taken.asked = np.concatenate(whole[lane.name]), asked
+        lane.taken.subsets = {names: np.concatenate(found) for names, found in fewer[lane.name].items()}
 
 
-def _droppable(lane: Lane) -> tuple[str, ...]:
-    whole = lane.schema.task == "retrieval" or len(lane.schema.names) < 2
-    return lane.schema.names if lane.can("without") and not whole else ()
+def _subsets(lane: Lane, seed: int) -> tuple[Subset, ...]:
+    """What to ask a candidate with, besides everything: all but one, and what the orders of joining pass through."""
+    names = lane.schema.names
+    if lane.schema.task == "retrieval" or len(names) < 2 or not lane.can("without"):
+        return ()
+    wanted = [tuple(name for name in names if name != gone) for gone in names]
+    if lane.can("subsets") or len(names) == 2:
+        lane.taken.orders = Orders.of(names, seed=seed)
+        wanted += lane.taken.orders.subsets()
+    return tuple(subset for subset in dict.fromkeys(wanted) if subset != names)
 
 
 def _write(

@@ -8,7 +8,7 @@ Examples are a folder of `<row>.<modality>.npy` files, rows from 0; each array h
 decoded form of `triptych.tokens.Batch`; a file that is not there is a missing modality.
 
     {"op": "load", "threads": 1}
-        → {"can": ["without", "parts", "describe"]}
+        → {"can": ["without", "subsets", "parts", "describe"]}
     {"op": "time", "examples": PATH, "rows": 32, "start": 0, "repeat": 5, "warmup": 1}
         → {"samples_s": [seconds, …]}
     {"op": "predict", "examples": PATH, "rows": 128, "without": null}
@@ -16,14 +16,15 @@ decoded form of `triptych.tokens.Batch`; a file that is not there is a missing m
     {"op": "parts", "examples": PATH, "row": 0, "repeat": 20}
         → {"parts_s": {"image.encode": [seconds, …], …}}
     {"op": "describe"}
-        → {"params": 1, "flops": {"image.encode": 1}, "versions": {"torch": "2"}}
+        → {"params": 1, "flops": {"image.encode": 1}, "weight_bytes": {"image.encode": 4}, "versions": {"torch": "2"}}
 
 load:     load the candidate, and nothing that predicting does not need.  `can` lists which of the optional abilities
-          `without`, `parts` and `describe` it has; a worker with none may answer `{}`.
+          `without`, `subsets`, `parts` and `describe` it has; a worker with none may answer `{}`.
 time:     `warmup` untimed and then `repeat` timed predictions of one example each, the j-th timed one of row
           `(start + j) % rows`.  Reading the example is not timed; input array to output array is.
 predict:  the output of every row in order (logits, or the value in the target's units), null for a row that has none of
-          the candidate's modalities.  `without` names a modality to leave out.
+          the candidate's modalities.  `without` names a modality to leave out, or with the ability
+          `subsets` a list of them.
 parts:    seconds of each stage for one row.
 """
 
@@ -41,7 +42,7 @@ from triptych.errors import MeasureError
 from triptych.measure.examples import groups, read_example
 from triptych.measure.predictor import BundlePredictor, ModelPredictor, Predictor
 
-ABILITIES = ("without", "parts", "describe")
+ABILITIES = ("without", "subsets", "parts", "describe")
 KINDS: Mapping[str, Callable[[Path, int], Predictor]] = {"bundle": BundlePredictor, "model": ModelPredictor}
 
 
@@ -82,7 +83,9 @@ class Session:
 
     def _predict(self, request: Mapping[str, Any]) -> dict[str, Any]:
         predictor, outputs = self._predictor, [None] * request["rows"]
-        names = tuple(n for n in predictor.names if n != request["without"])
+        gone = request["without"] or ()
+        gone = (gone,) if isinstance(gone, str) else tuple(gone)
+        names = tuple(n for n in predictor.names if n not in gone)
         for rows, inputs in groups(Path(request["examples"]), request["rows"], names, predictor.batch):
             for row, output in zip(rows, predictor.run(inputs).tolist(), strict=True):
                 outputs[row] = output

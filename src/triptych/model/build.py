@@ -99,6 +99,7 @@ class Sizes:
     embedding: int = 128
     head_hidden: int = 128
     dropout: float = 0.1
+    fill: str = ""
     exits: bool = False
 
 
@@ -135,6 +136,7 @@ def build(
         head_hidden=common.head_hidden,
         dropout=common.dropout,
         exits=common.exits,
+        fill=common.fill,
     )
     return Multimodal(config, schema)
 

@@ -248,6 +248,7 @@ class ModelConfig:
     exits: bool = False  # a head per modality on its own tokens, for early exit
     precision: Precision = "float32"
     shared: SharedConfig | None = None  # between the encoders and the fusion
+    fill: str = ""  # what stands for a missing modality before the fusion, of `FILLS`; empty leaves it to the fusion
     recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
     adapter: AdapterConfig | None = None
 

@@ -21,6 +21,7 @@ from triptych.model.encoder import Encoder
 from triptych.model.experts import GROUPED_FLOPS
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.heads import Head, PairHead
+from triptych.model.missing import FILLS, Fill
 from triptych.model.shared import Shared
 from triptych.schema import Modality, Schema
 from triptych.tokens import Batch, Tokens
@@ -46,6 +47,8 @@ class Multimodal(nn.Module):
             )
         if config.fusion is not None and config.fusion.name not in FUSIONS:
             raise ModelError(f"unknown fusion {config.fusion.name!r}; known are {sorted(FUSIONS)}")
+        if config.fill and (config.fusion is None or config.fill not in FILLS):
+            raise ModelError(f"a fill stands before a fusion and is one of {sorted(FILLS)}, got {config.fill!r}")
         self.config, self.schema = config, schema
         precision, dropout = config.precision, config.dropout
         after = config.shared.blocks if config.shared else ()
@@ -65,6 +68,7 @@ class Multimodal(nn.Module):
         self.shared = Shared(dims, config.shared, precision, dropout) if config.shared else None
         dims = dict.fromkeys(dims, config.shared.dim) if config.shared else dims
         self.fusion: Fusion | None = None
+        self.fill: Fill | None = FILLS[config.fill](dims) if config.fill else None
         self.head: Head | PairHead
         exits: dict[str, Head] = {}
         if config.fusion is None:
@@ -122,7 +126,7 @@ class Multimodal(nn.Module):
         if self.fusion is None:
             pair: Tensor = self.head(streams)
             return pair
-        vector = self.fusion(streams)
+        vector = self.fusion(streams if self.fill is None else self.fill(streams))
         out: Tensor = self.head(vector)
         return out if self.votes is None else self.votes(vector, out)
 
@@ -159,7 +163,7 @@ class Multimodal(nn.Module):
     def parameters_by_part(self) -> dict[str, int]:
         """Number of parameters per stage, and of the blocks that the encoders share."""
         counts = {f"{n}.encode": sum(p.numel() for p in self._encode_parameters(n)) for n in self.encoders}
-        parts = [part for part in (self.fusion, self.head, self.votes) if part is not None]
+        parts = [part for part in (self.fill, self.fusion, self.head, self.votes) if part is not None]
         decide = [p for part in parts for p in part.parameters()]
         heads = self.head.sides if isinstance(self.head, PairHead) else self.exits
         exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in heads.items()}

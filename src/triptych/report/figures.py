@@ -1,14 +1,14 @@
-"""The page's figures: the scatter, the steps, what each modality costs and is worth, the answers."""
+"""The page's figures: the scatter, the steps, the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from triptych.report import words
 from triptych.report.markup import Html, el
 from triptych.report.model import RunRecord
-from triptych.report.points import AXES, ledger, points
+from triptych.report.points import AXES, points
 
 MAX_DOTS = 1500
 
@@ -50,7 +50,7 @@ def steps(run: RunRecord) -> Html | None:
         before = (None, *run.steps[:-1])
         rows = [_step(run, i, step, last, most) for i, (step, last) in enumerate(zip(run.steps, before, strict=True))]
         head = ("step", words.METRICS.get(run.metric, run.metric), "latency p50", "size", "peak memory")
-        parts.append(_wide(el("tr", *(el("th", title, scope="col") for title in head)), rows, "steps"))
+        parts.append(wide(el("tr", *(el("th", title, scope="col") for title in head)), rows, "steps"))
         parts.append(
             el(
                 "p",
@@ -66,7 +66,8 @@ def steps(run: RunRecord) -> Html | None:
     return el("section", el("h2", "The recipe, step by step"), *parts, id="steps")
 
 
-def _wide(head: Html, rows: Sequence[Html], kind: str) -> Html:
+def wide(head: Html, rows: Sequence[Html], kind: str) -> Html:
+    """A table that scrolls where it is wider than the page."""
     return el("div", el("table", el("thead", head), el("tbody", *rows), class_=kind), class_="wide", tabindex="0")
 
 
@@ -99,7 +100,7 @@ def _step(
                 "td",
                 el("span", write(step.get(key))),
                 el("small", _against(last, step, key)),
-                _bar(step.get(key), most[key]),
+                bar(step.get(key), most[key]),
             )
             for key, write in (("p50_s", words.seconds), ("size_bytes", words.size), ("peak_bytes", words.size))
         ),
@@ -110,7 +111,8 @@ def _against(last: Mapping[str, Any] | None, step: Mapping[str, Any], key: str) 
     return "" if last is None else words.change(last.get(key), step.get(key))
 
 
-def _bar(value: float | None, most: float, kind: str = "") -> Html | None:
+def bar(value: float | None, most: float, kind: str = "") -> Html | None:
+    """A value against the largest one, as a bar."""
     if value is None or not most:
         return None
     width = max(0.0, min(100.0, 100 * abs(value) / most))
@@ -135,71 +137,6 @@ def _rejected(run: RunRecord, item: Mapping[str, Any]) -> Html:
         el("small", settings(item.get("settings"))),
         el("span", str(item.get("reason", "no reason recorded")), class_="reason"),
         el("small", " · ".join(figure for figure in figures if figure)),
-    )
-
-
-def modalities(run: RunRecord) -> Html | None:
-    """What each modality costs in time and what quality is lost without it."""
-    found = ledger(run)
-    if not found:
-        return None
-    extra = [column for column in _EXTRA if any(m.get(column[0]) is not None for m in found.values())]
-    time = sum(m.get("p50_s") or 0 for m in found.values())
-    worth = max(abs(m.get("worth") or 0) for m in found.values())
-    rows = [_modality(run, name, figures, (time, worth), extra) for name, figures in found.items()]
-    head = (
-        "modality",
-        "cost: its share of the encoders’ time",
-        "worth: quality lost without it",
-        *(e[1] for e in extra),
-    )
-    about = (
-        "Cost is the time of the modality's own encoder. Worth is the quality lost when that input is missing; "
-        "a modality with a long cost bar and a short worth bar is a candidate for removal."
-    )
-    return el(
-        "section",
-        el("h2", "What each modality costs and is worth"),
-        _wide(el("tr", *(el("th", title, scope="col") for title in head)), rows, "ledger"),
-        el("p", about, class_="caption"),
-        id="modalities",
-    )
-
-
-_EXTRA: tuple[tuple[str, str, Callable[[float | None, str], str]], ...] = (
-    ("alone", "alone", words.quality),
-    ("params", "parameters", lambda value, _: words.count(value)),
-    ("flops", "FLOPs", lambda value, _: words.count(value)),
-)
-
-
-def _modality(
-    run: RunRecord, name: str, figures: Mapping[str, Any], most: tuple[float, float], extra: Sequence[Any]
-) -> Html:
-    cost, value = figures.get("p50_s"), figures.get("worth")
-    share = f" · {100 * cost / most[0]:.0f}{words.NBSP}%" if cost is not None and most[0] else ""
-    interval = words.interval(figures.get("worth_interval"), lambda v: words.difference(v, run.metric))
-    return el(
-        "tr",
-        el("th", el("b", name), el("small", str(figures.get("kind", ""))), scope="row"),
-        el("td", el("span", words.seconds(cost) + share), _bar(cost, most[0], "cost")),
-        el(
-            "td",
-            el("span", _worth(value, run.metric)),
-            el("small", interval),
-            _bar(value, most[1], "worth" if (value or 0) >= 0 else "harm"),
-        ),
-        *(el("td", write(figures.get(key), run.metric)) for key, _, write in extra),
-    )
-
-
-def _worth(value: float | None, metric: str) -> str:
-    if value is None:
-        return words.NOT_MEASURED
-    return (
-        words.difference(value, metric).removeprefix("+")
-        if value >= 0
-        else f"{words.difference(value, metric)} (harms)"
     )
 
 

@@ -109,19 +109,34 @@ def _steps(run: RunRecord, figure: Any) -> None:
 
 
 def _modalities(run: RunRecord, figure: Any) -> None:
-    columns = (
-        ("p50_s", "cost: encoder time, ms", 1e3, SECOND),
-        ("worth", "worth: quality lost without it", 1.0, ACCENT),
-    )
+    """Bars of what is known; a dash, and no bar of length zero, where nothing was measured."""
     found = ledger(run)
+    columns = [c for c in _LEDGER if any(m.get(c[0]) is not None for m in found.values())]
+    if not columns:
+        figure.text(0.5, 0.5, "nothing about single modalities was measured", ha="center", fontsize=9, color=SOFT)
+        return
     names = [_label(name) for name in found]
-    for axes, (key, title, scale, color) in zip(figure.subplots(1, 2, sharey=True), columns, strict=True):
-        values = [scale * (m.get(key) or 0) for m in found.values()]
-        axes.barh(range(len(names)), values, color=color, height=0.5)
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, (key, title, scale, color) in zip(panels, columns, strict=True):
         axes.set_yticks(range(len(names)), names)
+        for i, one in enumerate(found.values()):
+            if one.get(key) is None:
+                axes.text(0, i, f" {words.NOT_MEASURED}", va="center", fontsize=8, color=SOFT)
+                continue
+            axes.barh(i, scale * one[key], color=color, height=0.5)
+            interval = one.get(f"{key}_interval")
+            if interval and None not in interval:
+                axes.hlines(i, *(scale * end for end in interval), color=INK, linewidth=1)
         axes.axvline(0, color=SOFT, linewidth=0.8)
         axes.set_title(title, fontsize=9, loc="left", color=INK)
-    figure.axes[0].invert_yaxis()
+    panels[0].invert_yaxis()
+
+
+_LEDGER = (
+    ("p50_s", "cost: encoder time, ms", 1e3, SECOND),
+    ("shapley", "earned: Shapley value", 1.0, ACCENT),
+    ("worth", "lost without it", 1.0, OTHER),
+)
 
 
 Curve = Sequence[tuple[float, float, float]]

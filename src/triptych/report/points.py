@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from triptych.measure.ledger import advice
+from triptych.measure.ledger import ledger as measure_ledger
+from triptych.measure.report import Report
 from triptych.report import words
 from triptych.report.model import RunRecord, plain
 
@@ -72,15 +75,34 @@ def scatter_data(run: RunRecord) -> dict[str, Any]:
 
 def ledger(run: RunRecord) -> dict[str, dict[str, Any]]:
     """Cost and worth by modality: what the chosen model's report measured, completed by `run.modalities`."""
-    parts = run.reports.get(run.chosen, {}).get("parts", {})
     kinds = {m["name"]: m.get("kind", "") for m in run.schema.get("modalities", ()) if "name" in m}
-    names = [name for name in (*kinds, *run.modalities) if name in parts or name in run.modalities]
-    keys = ("p50_s", "flops", "params", "worth", "worth_interval")
+    measured = _measured(run)
+    lines = {line.name: plain(line.to_dict()) for line in measure_ledger(measured)}
+    names = [name for name in (*kinds, *run.modalities) if name in lines or name in run.modalities]
     return {
         name: {
             "kind": kinds.get(name, ""),
-            **{key: parts[name][key] for key in keys if key in parts.get(name, {})},
+            **_given(params=measured.parts[name].params if name in lines else None),
+            **{key: value for key, value in lines.get(name, {}).items() if key != "name"},
             **run.modalities.get(name, {}),
         }
         for name in dict.fromkeys(names)
     }
+
+
+def sentences(run: RunRecord) -> tuple[str, ...]:
+    """The advice that follows from the chosen model's report; none where it names no modality."""
+    return advice(measure_ledger(_measured(run)), run.metric)
+
+
+def _measured(run: RunRecord) -> Report:
+    """The chosen model's report as far as the ledger reads it."""
+    record = run.reports.get(run.chosen, {})
+    return Report.from_dict({key: record[key] for key in _READ if record.get(key) is not None})
+
+
+def _given(**figures: Any) -> dict[str, Any]:
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+_READ = ("parts", "subsets", "energy_j", "energy_source")

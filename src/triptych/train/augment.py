@@ -128,7 +128,7 @@ class ModalityDropout:
         names = [name for name in self.names if name in batch.inputs]
         if len(names) < 2:
             return batch
-        had = torch.stack([_present(batch, name) for name in names])
+        had = torch.stack([present_rows(batch, name) for name in names])
         rows = 1 if self.unit == "batch" else len(batch)
         keep = torch.rand((len(names), rows), generator=generator) >= self.probability
         kept = had & keep
@@ -136,7 +136,7 @@ class ModalityDropout:
         favourite = torch.rand((len(names), rows), generator=generator).masked_fill(~had, -1.0).argmax(dim=0)
         empty = ~kept.any(dim=0)
         kept[favourite[empty], empty.nonzero().squeeze(1)] |= had.any(dim=0)[empty]
-        return _hide(batch, {name: k for name, k, h in zip(names, kept, had, strict=True) if not k.equal(h)})
+        return hide(batch, {name: k for name, k, h in zip(names, kept, had, strict=True) if not k.equal(h)})
 
 
 @final
@@ -215,11 +215,12 @@ def take_rows(batch: Batch, index: Tensor) -> Batch:
     )
 
 
-def _present(batch: Batch, name: str) -> Tensor:
+def present_rows(batch: Batch, name: str) -> Tensor:
+    """Rows that hold a modality: (batch,) bool."""
     return batch.present[name] if name in batch.present else torch.ones(len(batch), dtype=torch.bool)
 
 
-def _hide(batch: Batch, kept: dict[str, Tensor]) -> Batch:
+def hide(batch: Batch, kept: dict[str, Tensor]) -> Batch:
     """Blank the rows of each named modality that are not kept; drop a modality that no row keeps.
 
     kept: (batch,) bool by modality

@@ -19,6 +19,7 @@ _FRACTIONS = (
     "final_lr",
     "label_smoothing",
     "modality_dropout",
+    "incomplete",
     "token_dropout",
     "average",
     "crop",
@@ -26,7 +27,16 @@ _FRACTIONS = (
     "warp",
     "mask_bands",
 )
-_AT_LEAST_ZERO = ("weight_decay", "clip", "exit_weight", "auxiliary_weight", "checkpoint_every_s", "augment", "mixup")
+_AT_LEAST_ZERO = (
+    "weight_decay",
+    "clip",
+    "exit_weight",
+    "auxiliary_weight",
+    "checkpoint_every_s",
+    "augment",
+    "mixup",
+    "balance_strength",
+)
 _COUNTS = ("epochs", "batch_size", "eval_batch_size", "validate_every")
 
 
@@ -55,6 +65,9 @@ class TrainConfig:
     contrast: Contrast = "info_nce"  # retrieval: the loss, see `ContrastiveLoss`
     modality_dropout: float = 0.0  # probability that a modality is hidden
     modality_dropout_unit: DropUnit = "row"  # "batch" hides it from all rows at once, which is cheaper
+    incomplete: float = 0.0  # share of the training rows that lack some of their modalities for the whole run
+    balance: str = ""  # how modalities are kept from silencing each other, of `BALANCES`; empty means not at all
+    balance_strength: float = 1.0  # in units of that method's usual one
     token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part
     augment: float = 0.0  # strength of `Augment.default`; 0 is none, 1 the usual amount
     crop: float = 0.0  # images: share of height and width that may be cut away

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from triptych.data.dataset import Dataset
-from triptych.errors import SchemaError, TrainingError
+from triptych.errors import RecipeError, SchemaError, TrainingError
 from triptych.schema import Schema
 from triptych.train.augment import Augment, Augmentation
+from triptych.train.balance import Balance, make_balance
 from triptych.train.config import TrainConfig
 from triptych.train.folder import RunFolder
-from triptych.train.losses import Distillation, Objective, task_loss
+from triptych.train.losses import Distillation, Objective, TaskLoss, task_loss
 from triptych.train.progress import Interruption, Watch
 from triptych.train.run import AfterStep, Hooks, Run
 from triptych.train.state import Record
@@ -83,11 +84,12 @@ def fit_with_history(
     """`fit`, with the history beside the network."""
     if resume and folder is None:
         raise TrainingError("resume=True needs the folder that holds the checkpoint; pass folder=…")
-    objective = _with_task(objective, model, data, config)
+    balance = make_balance(config, model)
+    objective = _with_task(objective, model, data, config, balance)
     schema = _input_schema(model.schema, data.schema, objective)
     if augment is None:
         augment = Augment.of(config, schema)
-    run = Run(model, data, config, Hooks(objective, augment, progress, after_step), schema=schema)
+    run = Run(model, data, config, Hooks(objective, augment, progress, after_step, balance), schema=schema)
     devices = [run.device] if run.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), Interruption() as interruption:
@@ -98,11 +100,28 @@ def fit_with_history(
         run.close()
 
 
-def _with_task(objective: Objective | None, model: Multimodal, data: Dataset, config: TrainConfig) -> Objective:
+def _with_task(
+    objective: Objective | None, model: Multimodal, data: Dataset, config: TrainConfig, balance: Balance | None
+) -> Objective:
     task = task_loss(config, model.schema, np.asarray(data.train.targets))
+    if balance is not None and isinstance(task, TaskLoss):
+        _check_balance(balance, objective, data, config)
+        task = replace(task, balance=balance)
     if objective is None:
         return task
     return objective.with_task(task) if isinstance(objective, Distillation) else objective
+
+
+def _check_balance(balance: Balance, objective: Objective | None, data: Dataset, config: TrainConfig) -> None:
+    """Raise RecipeError where the balance would have nothing to say."""
+    taught = isinstance(objective, Distillation) and objective.task is None and objective.alpha < 1
+    if objective is not None and not taught:
+        raise RecipeError(
+            f"balance={config.balance!r} is a part of the task's own loss, which this objective leaves out; "
+            "set it to '', or leave the objective to `fit`"
+        )
+    if balance.watches and not len(data.splits.get("validation", ())):
+        raise RecipeError(f"balance={config.balance!r} weighs by the validation rows, but the dataset has none")
 
 
 def _input_schema(own: Schema, data: Schema, objective: Objective) -> Schema:

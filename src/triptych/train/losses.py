@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from triptych.train.contrastive import ContrastiveLoss, affinity_loss
 
 if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
+    from triptych.train.balance.balance import Balance
 
 Regression = Literal["huber", "mse"]
 
@@ -42,6 +43,7 @@ class TaskLoss:
     class_weights: tuple[float, ...] = ()  # one per class; empty means all alike
     exit_weight: float = 0.3
     regression: Regression = "huber"
+    balance: Balance | None = field(default=None, repr=False, compare=False)  # has the last word on the loss
 
     def __call__(self, model: Multimodal, batch: Batch) -> Tensor:
         """Encode once, decide once, and leave through every exit."""
@@ -53,7 +55,17 @@ class TaskLoss:
         """Loss of a forward pass that was already made.  output: (batch, outputs)"""
         if batch.target is None:
             raise TrainingError("a training batch needs targets; this one has none")
-        loss = self.rows(model.schema, output, batch.target, mix=batch.mix)
+        loss = self._with_exits(model, batch, streams, output, batch.target)
+        return (
+            loss
+            if self.balance is None
+            else self.balance.loss(self, model, batch=batch, streams=streams, output=output, loss=loss)
+        )
+
+    def _with_exits(
+        self, model: Multimodal, batch: Batch, streams: Mapping[str, Tokens], output: Tensor, target: Tensor
+    ) -> Tensor:
+        loss = self.rows(model.schema, output, target, mix=batch.mix)
         exits = [name for name in streams if name in model.exits] if self.exit_weight else []
         if not exits:
             return loss
@@ -61,7 +73,7 @@ class TaskLoss:
             self.rows(
                 model.schema,
                 model.exit(name, streams[name]),
-                batch.target,
+                target,
                 present=batch.present.get(name),
                 mix=batch.mix,
             )
@@ -77,15 +89,15 @@ class TaskLoss:
         A mixed row counts for both its targets, by their shares (Zhang et al. 2018, mixup).
         output: (batch, outputs); target: (batch,); present: (batch,) bool
         """
-        loss, weight = self._each(schema, output, target)
+        loss, weight = self.each(schema, output, target)
         if mix is not None:
-            other, weight_other = self._each(schema, output, target[mix.partner])
+            other, weight_other = self.each(schema, output, target[mix.partner])
             loss, weight = torch.cat([loss, other]), torch.cat([mix.share * weight, (1 - mix.share) * weight_other])
             present = None if present is None else torch.cat([present, present])
         weight = weight if present is None else weight * present
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
-    def _each(self, schema: Schema, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def each(self, schema: Schema, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and weight of each row: (batch,) both."""
         output = output.float()
         if schema.task == "classification":
@@ -114,8 +126,10 @@ def task_loss(config: TrainConfig, schema: Schema, targets: np.ndarray) -> Super
     if config.class_weights and schema.task != "classification":
         raise RecipeError(f"class_weights needs a classification task; set it to False for {schema.task}")
     if schema.task == "retrieval":
-        if config.modality_dropout or config.repair:
-            raise RecipeError("retrieval learns from whole pairs as they are; set modality_dropout=0 and repair=False")
+        if config.modality_dropout or config.repair or config.incomplete:
+            raise RecipeError(
+                "retrieval learns from whole pairs as they are; set modality_dropout=0, incomplete=0 and repair=False"
+            )
         return ContrastiveLoss(config.contrast, config.label_smoothing)
     weights = balanced_weights(targets, schema.outputs) if config.class_weights else ()
     return TaskLoss(config.label_smoothing, weights, config.exit_weight)

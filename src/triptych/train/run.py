@@ -25,11 +25,13 @@ from triptych.model.encoder import DropTokens
 from triptych.schema import Schema
 from triptych.tokens import Batch
 from triptych.train.augment import Augmentation, ModalityDropout, take_rows
+from triptych.train.balance import Balance
 from triptych.train.config import TrainConfig
-from triptych.train.evaluate import Score, predict
+from triptych.train.evaluate import Score, in_eval, predict
 from triptych.train.folder import RunFolder
 from triptych.train.freeze import freeze_
 from triptych.train.losses import Objective
+from triptych.train.missing import Incomplete
 from triptych.train.precision import Arithmetic
 from triptych.train.progress import Interruption, TrainProgress, Watch
 from triptych.train.schedule import optimizer_for, rate, step_seed
@@ -51,19 +53,24 @@ class Hooks:
     augment: Augmentation | None
     progress: Watch | None
     after_step: AfterStep | None
+    balance: Balance | None = None
 
 
 class Loss(nn.Module):
     """Model and objective in one forward pass, which is what data parallelism synchronises.
 
     auxiliary_weight: of the losses that parts of the model add
+    balance: which the objective asks; held here too, so that a checkpoint has what it remembers
     """
 
-    def __init__(self, model: Multimodal, objective: Objective, auxiliary_weight: float) -> None:
+    def __init__(
+        self, model: Multimodal, objective: Objective, auxiliary_weight: float, balance: Balance | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.auxiliary_weight = auxiliary_weight
+        self.balance = balance
 
     def forward(self, batch: Batch) -> Tensor:
         """Loss of one batch: scalar."""
@@ -85,12 +92,13 @@ class Run:
         self.model = copy.deepcopy(model).to(self.device).train()
         self.fixed = freeze_(self.model, config.freeze)
         self.arithmetic = Arithmetic(config.precision, self.model, self.device)
-        network = Loss(self.model, hooks.objective, config.auxiliary_weight)
+        network = Loss(self.model, hooks.objective, config.auxiliary_weight, hooks.balance)
         average = copy.deepcopy(self.model) if config.average else None
         self.state = RunState(network, average, optimizer_for(network, config), {}, Counters())
         self.network: nn.Module = self.accelerator.prepare(network)
         self.droppers = [part for part in self.model.modules() if isinstance(part, DropTokens)]
         self.dropout = ModalityDropout.of(config, self.model.schema.names)
+        self.incomplete = Incomplete.of(config, self.model.schema.names, len(data.train))
         self.generator = torch.Generator()
         self.epoch_steps, self.drop_last = _epoch(len(data.train), config.batch_size)
         self.steps = self.epoch_steps * config.epochs
@@ -161,6 +169,7 @@ class Run:
         with self.arithmetic.active():
             loss = self.network(batch)
         self.accelerator.backward(loss)
+        self._balance()
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip or math.inf)
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
@@ -170,6 +179,16 @@ class Run:
             self.hooks.after_step(self.model, self.fraction())
         if state.average is not None:
             blend_(state.average, self.model, min(config.average, state.counters.step / (state.counters.step + 9)))
+
+    def _balance(self) -> None:
+        """Let the balance change the gradients, in every process alike."""
+        balance = self.hooks.balance
+        if balance is None:
+            return
+        if self.accelerator.num_processes > 1:
+            balance.agree_(lambda told: self.accelerator.reduce(told, reduction="mean"))
+        self.generator.manual_seed(step_seed(self.config.seed, self.state.counters.step, 0, 2))
+        balance.modulate_(self.model, self.generator)
 
     def _drop_tokens(self) -> None:
         """Leave tokens out until the last part of the run, which fits the network to what it will see."""
@@ -184,6 +203,7 @@ class Run:
             batch = take_rows(batch, torch.arange(rank, len(batch), processes))
         self.generator.manual_seed(step_seed(self.config.seed, self.state.counters.step, rank, 0))
         torch.manual_seed(step_seed(self.config.seed, self.state.counters.step, rank, 1))
+        batch = batch if self.incomplete is None else self.incomplete(batch)
         if self.hooks.augment is not None:
             batch = self.hooks.augment(batch, self.generator)
         if self.dropout is not None:
@@ -250,6 +270,7 @@ class Run:
         else:
             counters.stale += 1
             counters.finished = self.config.patience is not None and counters.stale >= self.config.patience
+        self._show_balance()
         counters.last = score
         self.validation_s = time.monotonic() - begun
         self._record(score)
@@ -261,6 +282,17 @@ class Run:
         outputs = predict(candidate, split, batch_size=config.eval_batch_size, workers=config.workers)
         score = Score.of(outputs, np.asarray(split.targets), candidate.schema)
         return Score(self._agreed(score.rank), self._agreed(score.negative_loss))
+
+    def _show_balance(self) -> None:
+        """Show the validation rows to a balance that watches them."""
+        balance, config = self.hooks.balance, self.config
+        if balance is None or not balance.watches:
+            return
+        seen = batches(
+            self.data.validation, self.model.schema, batch_size=config.eval_batch_size, seed=0, shuffle=False
+        )
+        with in_eval(self.model):
+            balance.validated_(self.model, (batch.to(self.device) for batch in seen))
 
     def _record(self, score: Score | None) -> None:
         counters = self.state.counters

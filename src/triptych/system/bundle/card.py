@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from triptych.measure.ledger import NOT_MEASURED, Line, advice, ledger, points
 from triptych.measure.report import Report
 from triptych.schema import Modality, Schema
 from triptych.system.runtime.wiring import Point
 
-_UNKNOWN = "not measured"
+_UNKNOWN = NOT_MEASURED
 
 
 def model_card(
@@ -32,6 +33,7 @@ def model_card(
         "Purpose": purpose or f"{_goal(schema)}. No other use has been tested.",
         "Inputs and output": "\n".join([*(_input(m) for m in schema.modalities), _output(schema)]),
         "Measured": _measured(reports or {}, schema),
+        "What each modality costs and is worth": _ledger(reports or {}, schema),
         "Operating points": _points(points),
         "How it was made": "\n".join(_step(step) for step in recipe) or "Trained; not compressed.",
         "Data": data or "Not stated by whoever exported this bundle.",
@@ -121,6 +123,34 @@ def _interval(pair: tuple[float, float] | None) -> str:
 
 def _place(report: Report) -> str:
     return ", ".join(f"{k} {v}" for k, v in report.environment.items() if isinstance(v, str | int | float))
+
+
+def _ledger(reports: Mapping[str, Report], schema: Schema) -> str:
+    """Of the last candidate, which is the one that the bundle holds."""
+    lines = ledger(list(reports.values())[-1]) if reports else ()
+    if not lines:
+        return f"What single modalities cost and are worth was {_UNKNOWN}."
+    titles = ("", "median", "FLOPs", "weights", "share of the cost", "share of the energy", "earns", "lost without it")
+    rows = [titles, ("---",) * len(titles), *(_ledger_row(line, schema) for line in lines)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    sources = dict.fromkeys(line.energy_source for line in lines if line.energy_source)
+    about = "Earns is the Shapley value of the quality, ± its 95 % bootstrap interval over rows."
+    energy = f" Energy: {'; '.join(sources)}." if sources else ""
+    sentences = "\n".join(f"- {one}" for one in advice(lines, schema.metric))
+    return f"{table}\n\n{about}{energy}\n\n{sentences}"
+
+
+def _ledger_row(line: Line, schema: Schema) -> tuple[str, ...]:
+    return (
+        line.name,
+        _number(line.p50_s, ".3g", scale=1e3, unit=" ms"),
+        _number(line.flops, ".3g", scale=1e-6, unit=" M"),
+        _number(line.size_bytes, ".3g", scale=1e-3, unit=" kB"),
+        _number(line.share, ".0f", scale=100, unit=f" % of the {line.share_of}"),
+        _number(line.energy_share, ".0f", scale=100, unit=" %"),
+        points(line.shapley, line.shapley_interval, schema.metric),
+        points(line.worth, line.worth_interval, schema.metric),
+    )
 
 
 def _points(points: Sequence[Point]) -> str:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from triptych.data.collate import collate
 from triptych.errors import BundleError
+from triptych.measure.ledger import modalities
 from triptych.measure.report import Report
 from triptych.model.adapt import merged
 from triptych.system.bundle.card import model_card
 from triptych.system.bundle.graphs import export_graphs
+from triptych.system.bundle.weights import weight_bytes
 from triptych.system.bundle.write import write_bundle
 from triptych.system.runtime import Point
 from triptych.tokens import Batch
@@ -63,13 +65,14 @@ def export(
     used = (Point("full", model.schema.names, "fused"),) if points is None else tuple(points)
     steps = [{"technique": step} for step in model.config.recipe]
     card = model_card(model.schema, reports=reports, points=used, recipe=steps, provenance=made)
+    written = export_graphs(model) if graphs is None else graphs
     return write_bundle(
         Path(folder),
         schema=model.schema,
-        graphs=export_graphs(model) if graphs is None else graphs,
+        graphs=written,
         golden_inputs=rows,
         golden_outputs=outputs,
-        stages=stage_facts(model),
+        stages=_with_bytes(stage_facts(model), written),
         points=used,
         recipe=list(model.config.recipe),
         reports={name: _brief(report) for name, report in (reports or {}).items()},
@@ -105,11 +108,17 @@ def stage_facts(model: Multimodal) -> dict[str, dict[str, Any]]:
     return {name: {**fact, "precision": model.config.precision} for name, fact in facts.items()}
 
 
+def _with_bytes(facts: Mapping[str, Mapping[str, Any]], graphs: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Facts of every graph that there are facts of, and the bytes of the weights that it uses."""
+    return {name: {**fact, "weight_bytes": weight_bytes(graphs[name])} for name, fact in facts.items()}
+
+
 def _brief(report: Report) -> dict[str, Any]:
-    """A report without its raw samples, which would weigh more than the network."""
+    """A report without its raw samples, which would weigh more than the network; of its parts the modalities."""
     record = report.to_dict()
-    for part in (record, *record.get("parts", {}).values()):
+    told = record.pop("parts", {})
+    parts = {name: told[name] for name in (*modalities(report), "decide") if name in told}
+    for part in (record, *parts.values()):
         part.pop("samples_s", None)
         part.pop("environment", None)
-    record.pop("parts", None)
-    return record
+    return {**record, "parts": parts} if parts else record

@@ -32,6 +32,12 @@ def share_weights(graphs: Mapping[str, bytes]) -> tuple[dict[str, bytes], bytes]
     return {name: model.SerializeToString(deterministic=True) for name, model in models.items()}, bytes(store)
 
 
+def weight_bytes(graph: bytes) -> int:
+    """Bytes of all initializers of a graph that still holds them."""
+    model = _parse("graph", graph)
+    return sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
+
+
 def strip_notes(graph: bytes) -> bytes:
     """Drop what no runtime reads: documentation, exporter metadata, and the types that shape inference finds again."""
     model = _parse("graph", graph)

@@ -35,12 +35,15 @@ MEANING: Mapping[str, str] = {
     "floor_bytes": "peak resident memory of a bare Python process that has imported numpy",
     "size_bytes": "bytes that must be shipped to run: graphs, weights, tokenizers and manifest",
     "bundle_bytes": "bytes of the whole bundle folder, with its golden vectors and model card",
-    "flops": "arithmetic operations of one prediction, counted and not timed; this is not speed",
+    "flops": "arithmetic operations of one prediction, counted and not timed; with a gate the mean of what the rows "
+    "execute; this is not speed",
     "params": "number of weights",
     "energy_j": "joules per prediction",
     "energy_source": "where the joules come from, or why there are none",
     "worth": "of a modality: how much better the quality is with it than without it, on the same rows",
     "worth_interval": "95 % bootstrap interval of the worth, resampling rows",
+    "kept": "of a modality: mean share of its tokens that a gate lets through, over the rows that have it",
+    "skipped": "of a modality: share of the rows that have it in which a gate leaves it out",
     "environment": "machine, software and dataset that the figures hold for",
     "predictions": "file of the raw outputs, beside the report",
     "parts": "the same figures per stage ('image.encode', 'decide', 'fused') and per modality ('image')",
@@ -79,6 +82,8 @@ class Report:
     energy_source: str | None = None
     worth: float | None = None
     worth_interval: Interval | None = None
+    kept: float | None = None
+    skipped: float | None = None
     predictions: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parts: Mapping[str, Report] = field(default_factory=dict)

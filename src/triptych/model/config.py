@@ -169,20 +169,20 @@ class GateConfig:
 
     shares: of a modality's tokens that it may keep, in whole percents; 0 leaves the modality out
     hidden: features that it takes from each token
-    cap:    most that one row may cost, as a share of what the network costs when everything is kept
+    cap:    most that one row may cost, gate included, as a share of what the network costs without one; 0 is no limit
     """
 
     name: str = "adaptive"
     shares: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     hidden: int = 16
-    cap: float = 1.0
+    cap: float = 0.0
 
     def __post_init__(self) -> None:
         known = isinstance(self.shares, tuple) and all(isinstance(one, int | float) for one in self.shares)
         if not known or not all(0 <= one <= 1 for one in self.shares) or not any(self.shares):
             raise ModelError(f"the shares of a gate must be in [0, 1], one of them above 0, got {self.shares!r}")
-        if not 0 < self.cap <= 1:
-            raise ModelError(f"the cap of a gate must be in (0, 1], got {self.cap}")
+        if not 0 <= self.cap <= 1:
+            raise ModelError(f"the cap of a gate must be in [0, 1], got {self.cap}")
 
 
 @dataclass(frozen=True)

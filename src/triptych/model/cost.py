@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from triptych.errors import ModelError
 from triptych.model.multimodal import Multimodal, example_batch
 from triptych.select import keep_best
-from triptych.tokens import Tokens
+from triptych.tokens import Batch, Tokens
 
+DEAREST = 1000.0  # price of the whole network's operations, in units of a choice's worth
+_HALVINGS = 40
 T = TypeVar("T")
 Runs = Mapping[tuple[str, int], tuple[Tokens, int]]  # by modality and count: what its blocks give, and operations
 
@@ -63,3 +65,30 @@ def _operations(model: Multimodal, runs: Runs, kept: Mapping[str, int]) -> int:
 
 def _present(tokens: Tokens, count: int) -> Tokens:
     return tokens if count else Tokens(tokens.x[:, :1], torch.zeros_like(tokens.real()[:, :1]), tokens.weight)
+
+
+@torch.no_grad()
+def fit_price_(model: Multimodal, batches: Iterable[Batch], budget: float) -> float:
+    """Set the lowest price at which the rows cost at most `budget` on average.  Returns what they then cost.
+
+    budget: share of the operations of the network without a gate.  Raises ModelError where no price is high enough.
+    """
+    if model.gate is None:
+        raise ModelError("this network has no gate that could pay a price")
+    gate = model.gate
+    gate.price.zero_()
+    worth = torch.cat([gate.scores(gate.summaries(model.look_all(batch))) for batch in batches])
+
+    def spent(price: float) -> float:
+        return gate.cost[(worth - price * gate.cost).argmax(dim=1)].mean().item()
+
+    low, high = 0.0, DEAREST
+    if spent(high) > budget:
+        raise ModelError(f"the cheapest choices cost {spent(high):.3f} on average, more than the budget of {budget}")
+    if spent(low) <= budget:
+        return spent(low)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if spent(middle) <= budget else (middle, high)
+    gate.price.fill_(high)
+    return spent(gate.price.item())

@@ -1,6 +1,7 @@
 """The network: stems and encoders → tokens per modality → connectors → fusion → head.
 
-Between the stems and the blocks may stand a gate, which decides row by row how much of each modality goes on.  For retrieval an embedding of each modality takes the place of the fusion.
+Between the stems and the blocks may stand a gate, which decides row by row how much of each modality goes on.  For
+retrieval an embedding of each modality takes the place of the fusion.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class Multimodal(nn.Module):
             return None
         if gate.name not in GATES:
             raise ModelError(f"unknown gate {gate.name!r}; known are {sorted(GATES)}")
-        bound = [n for n, e in encoders.items() if not e.any_tokens or any(b.reduce for b in self.config.encoders[n].blocks)]
+        bound = [
+            n for n, e in encoders.items() if not e.any_tokens or any(b.reduce for b in self.config.encoders[n].blocks)
+        ]
         bound += [name for name, connector in self.connectors.items() if not connector.any_tokens]
         if bound or self.fusion is None:
             raise ModelError(

@@ -3,7 +3,7 @@
 After the seed "Efficient Multimodal Learning", which asks that compute be allocated by the informativeness of each
 modality for a given input and leaves open how.  Here: every token is read by a small layer of its own,
 h = gelu(W x); a token counts as much as 2 σ(w·h); the means of h and h² over the tokens, of all modalities side by
-side, give each count of tokens of each modality a worth, and a choice is worth the sum of its counts.
+side and standardised, give each count of tokens of each modality a worth, and a choice is worth the sum of its counts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from triptych.select import spread
 from triptych.tokens import Tokens
 
 _TIE = 1e-4  # of scores: small against what is learnt, and an even spread before anything is
+_PACE, _LEAST = 0.05, 1e-5
 
 
 @final
@@ -31,7 +32,8 @@ class AdaptiveGate(Gate):
     dims, tokens: width and number of each modality's stem tokens
     """
 
-    spreads: Mapping[str, Tensor]
+    mean: Tensor
+    variance: Tensor
     member: Tensor
 
     def __init__(self, dims: Mapping[str, int], tokens: Mapping[str, int], config: GateConfig) -> None:
@@ -39,7 +41,8 @@ class AdaptiveGate(Gate):
         hidden = config.hidden
         self.read = nn.ModuleDict({name: Dense(dim, hidden, precision="float32") for name, dim in dims.items()})
         self.rank = nn.ModuleDict({name: Dense(hidden, 1, precision="float32", bias=False) for name in dims})
-        self.norm = nn.LayerNorm(len(dims) * self.width)
+        self.register_buffer("mean", torch.zeros(len(dims) * self.width))
+        self.register_buffer("variance", torch.ones(len(dims) * self.width))
         self.mix = Dense(len(dims) * self.width, 2 * hidden, precision="float32")
         self.out = Dense(2 * hidden, sum(map(len, self.counts.values())), precision="float32")
         for name, count in tokens.items():
@@ -67,14 +70,19 @@ class AdaptiveGate(Gate):
 
     def worth(self, summaries: Tensor) -> Tensor:
         """summaries: (batch, modalities, width) → (batch, choices)"""
-        mixed = functional.gelu(self.mix(self.norm(summaries.flatten(1))))
-        return self.out(mixed) @ self.member
+        x = summaries.flatten(1)
+        if self.training:
+            self._follow(x.detach())
+        x = (x - self.mean) * (self.variance + _LEAST).rsqrt()
+        return self.out(functional.gelu(self.mix(x))) @ self.member
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor) -> None:
+        """Move the running mean and variance towards those of a batch: rows differ little against what they share."""
+        self.mean.lerp_(x.mean(dim=0), _PACE)
+        self.variance.lerp_(x.var(dim=0, correction=0), _PACE)
 
     def _members(self) -> Tensor:
         """Which counts make up each choice: (counts of all modalities, choices), 0 or 1."""
-        rows = [
-            self.keep[:, place] == count
-            for place, name in enumerate(self.names)
-            for count in self.counts[name]
-        ]
+        rows = [self.keep[:, place] == count for place, name in enumerate(self.names) for count in self.counts[name]]
         return torch.stack(rows).to(torch.float32)

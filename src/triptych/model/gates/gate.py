@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ class Gate(nn.Module, ABC):
     def scores(self, summaries: Tensor) -> Tensor:
         """Worth less price times cost, and far below anything else what a row may not choose: (batch, choices)."""
         lacks = 1 - summaries[:, :, -1]
-        limits = self.empty + (self.cost > self.config.cap + 1e-6) * OVER_CAP - self.price * self.cost
+        over = self.cost > (self.config.cap or math.inf)
+        limits = self.empty + over * OVER_CAP - self.price * self.cost
         return self.worth(summaries) + limits + ABSENT * (lacks @ self.uses)
 
     def summaries(self, looks: Mapping[str, Look]) -> Tensor:

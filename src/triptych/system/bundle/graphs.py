@@ -21,6 +21,7 @@ from triptych.model.codes import ResidualCodebooks
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.multimodal import Multimodal, example_input
 from triptych.schema import Modality
+from triptych.system.bundle.gated import gate_graphs, joined
 from triptych.system.bundle.trace import Several
 from triptych.system.bundle.trace import trace as _export
 from triptych.tokens import Batch, Tokens
@@ -29,7 +30,10 @@ BATCH = Dim("batch", min=1, max=4096)
 
 
 def export_graphs(model: Multimodal) -> dict[str, bytes]:
-    """Every graph of a bundle by name: 'fused', 'decide', '<modality>.encode', '<modality>.exit', '<image>.resize'."""
+    """Every graph of a bundle by name: 'fused', 'decide', '<modality>.encode', '<modality>.exit', '<image>.resize'.
+
+    With a gate also 'gate', '<modality>.stem' and '<modality>.blocks' (see `gated`).
+    """
     model = frozen(model)
     graphs = {"fused": export_fused(model, ready=True)}
     streams = {name: model.encode(name, raw) for name, raw in _examples(model, rows=2).items()}
@@ -40,6 +44,8 @@ def export_graphs(model: Multimodal) -> dict[str, bytes]:
         if model.schema[name].kind == "image":
             graphs[f"{name}.resize"] = _resize_graph(model.schema[name])
     graphs["decide"] = _decide_graph(_Decide(model), streams)
+    if model.gate is not None:
+        graphs |= gate_graphs(model, _examples(model, rows=2), {n: _raw_axes(model.schema[n]) for n in model.encoders})
     return graphs
 
 
@@ -50,6 +56,8 @@ def export_fused(model: Multimodal, *, ready: bool = False) -> bytes:
     """
     model = model if ready else frozen(model)
     raws = _examples(model, rows=1)
+    if model.gate is not None:
+        return joined(model, raws, {n: {k: v for k, v in _raw_axes(model.schema[n]).items() if k} for n in raws})
     dynamic = [{k: v for k, v in _raw_axes(model.schema[name]).items() if k} for name in raws]
     return _export(_Fused(model), list(raws.values()), list(raws), ["output"], dynamic)
 

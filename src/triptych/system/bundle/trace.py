@@ -69,7 +69,8 @@ def trace(
     if program is None:
         raise RuntimeError("torch.onnx.export returned nothing")
     model = program.model
-    onnxscript.optimizer.optimize_ir(model, input_size_limit=4096, output_size_limit=4096)
+    with _quiet():
+        onnxscript.optimizer.optimize_ir(model, input_size_limit=4096, output_size_limit=4096)
     for node in model.graph:
         node.doc_string = None
         node.metadata_props.clear()

@@ -114,7 +114,7 @@ def trained(maker: Maker, seed: int) -> tuple[Multimodal, list[dict[str, Any]]]:
         return networks[0], runs
     start = time.monotonic()
     lesson = Distill(alpha=teach.get("alpha", 0.7), temperature=teach.get("temperature", 2.0), ask=teach["ask"])
-    context = Context(networks[0], maker.data, seed, say, config, tuple(networks[1:]))
+    context = Context(networks[0], maker.data, seed, lambda _: None, config, tuple(networks[1:]))
     pupil = lesson.apply(maker.fresh(seed + 500), context)
     runs.append({"lesson": repr(lesson), "seconds": round(time.monotonic() - start, 1)})
     return pupil, runs

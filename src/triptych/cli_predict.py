@@ -122,6 +122,9 @@ def answer_one(asked: Asked, inputs: Mapping[str, str], screen: Screen) -> dict[
     best = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])[:SHOWN]
     if best:
         screen.table(("class", "probability"), [(name, f"{100 * share:.1f} %") for name, share in best])
+    if prediction.shares:
+        read = [(name, f"{100 * share:.0f} %" if share else "left out") for name, share in prediction.shares.items()]
+        screen.table(("modality", "read"), [*read, *((name, "missing") for name in prediction.missing)])
     for name, vector in prediction.embeddings.items():
         screen.say(f"{name}: a vector of {len(vector)} numbers, in the line on stdout; search with --index")
     if prediction.value is not None:

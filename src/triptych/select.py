@@ -37,6 +37,33 @@ def keep_best(tokens: Tokens, score: Tensor, keep: int) -> Tokens:
     return tokens.take(score.topk(keep, dim=1).indices.sort(dim=1).values)
 
 
+def keep_counts(tokens: Tokens, score: Tensor, keep: Tensor) -> Tokens:
+    """Keep of each row as many of its highest scored real tokens as `keep` says; rows that keep fewer are padded.
+
+    score: (batch, tokens); keep: (batch,) int64.  The result is in the order of the scores, best first.
+    """
+    longest = max(1, min(int(keep.max()), tokens.x.shape[1]))
+    kept = tokens.take(best_first(tokens, score)[:, :longest])
+    return Tokens(kept.x, kept.real() & (torch.arange(longest, device=keep.device) < keep.unsqueeze(1)), kept.weight)
+
+
+def best_first(tokens: Tokens, score: Tensor) -> Tensor:
+    """Places of the tokens from the highest scored real one on, padding last: (batch, tokens) int64."""
+    if tokens.mask is not None:
+        score = score.masked_fill(~tokens.mask, -math.inf)
+    return score.topk(score.shape[1], dim=1).indices
+
+
+def spread(count: int) -> Tensor:
+    """A score whose best n tokens lie evenly apart, for every n: (count,) in (0, 1].
+
+    Places are ranked by their binary digits read backwards (van der Corput 1935).
+    """
+    digits = max(1, (count - 1).bit_length())
+    backwards = torch.tensor([int(f"{place:0{digits}b}"[::-1], 2) for place in range(count)])
+    return 1 - backwards.to(torch.float32) / 2**digits
+
+
 def random_score(tokens: Tokens) -> Tensor:
     """A fixed pseudo-random score per position, the control of every scorer: (batch, tokens) in [0, 1).
 

@@ -5,6 +5,7 @@ from triptych.algorithm.teaching.distill import Distill
 from triptych.algorithm.teaching.finetune import Finetune
 from triptych.algorithm.teaching.student import Student
 from triptych.algorithm.technique import Context, Needs, Range, Technique, compress
+from triptych.algorithm.tokens.adapt import AdaptTokens
 from triptych.algorithm.tokens.keep import KeepTokens
 from triptych.algorithm.tokens.merge import MergeTokens
 from triptych.algorithm.weights.elastic import at_width
@@ -13,6 +14,7 @@ from triptych.algorithm.weights.prune import PruneChannels, PruneHeads, PruneWid
 from triptych.algorithm.weights.quantize import Int8, Int8Weights
 
 TECHNIQUES: dict[str, type[Technique]] = {
+    "AdaptTokens": AdaptTokens,
     "Distill": Distill,
     "Finetune": Finetune,
     "Int8": Int8,
@@ -28,6 +30,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
 
 __all__ = [
     "TECHNIQUES",
+    "AdaptTokens",
     "Context",
     "Distill",
     "Finetune",

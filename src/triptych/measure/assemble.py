@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,20 @@ def report_of(
         floor_bytes=floor_bytes,
         size_bytes=taken.size_bytes,
         bundle_bytes=taken.bundle_bytes,
-        flops=sum(taken.flops.values()) if taken.flops else None,
+        flops=_flops(taken),
         params=taken.params,
         energy_j=taken.energy_j,
         energy_source=taken.energy_source,
         subsets=_qualities(taken, targets, schema),
         parts=_stages(taken) | _modalities(taken, targets, schema, generator),
     )
+
+
+def _flops(taken: Taken) -> int | None:
+    """The mean of what the rows executed, where they differ; else the sum of the stages."""
+    if taken.executed:
+        return round(float(np.mean(taken.executed)))
+    return sum(taken.flops.values()) if taken.flops else None
 
 
 def _stages(taken: Taken) -> dict[str, Report]:
@@ -88,12 +96,23 @@ def _modalities(
     worth = {name: _worth(taken, name, targets, schema, generator) for name in known}
     earned = _earned(taken, targets, schema, generator)
     return {
-        name: Report(**_cost(taken, f"{name}.encode"), **worth[name], **_shapley(earned.get(name))) for name in known
+        name: Report(
+            **_cost(taken, f"{name}.encode"),
+            **worth[name],
+            **_shapley(earned.get(name)),
+            **_used(taken.shares.get(name)),
+        )
+        for name in known
     }
 
 
 def _left(taken: Taken, gone: str) -> tuple[str, ...]:
     return tuple(name for name in taken.names if name != gone)
+
+
+def _used(shares: Sequence[float] | None) -> dict[str, Any]:
+    """Mean share of tokens, and of rows that went without.  shares: of the rows that have the modality"""
+    return {"kept": float(np.mean(shares)), "skipped": float(np.mean(np.equal(shares, 0)))} if shares else {}
 
 
 def _worth(

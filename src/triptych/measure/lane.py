@@ -27,6 +27,7 @@ class Taken:
     asked:   (rows,) bool, rows that were asked again with subsets of the modalities
     orders:  orders in which the modalities join; None where not all their subsets were asked
     subsets: by the modalities that were left, (asked rows, outputs), NaN for a row that has none of them
+    shares: by modality, of its tokens that each row with it used;  executed: operations of each row
     """
 
     names: Subset = ()
@@ -45,6 +46,8 @@ class Taken:
     asked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     orders: Orders | None = None
     subsets: dict[Subset, NDArray[np.float64]] = field(default_factory=dict)
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    executed: list[float] = field(default_factory=list)
 
 
 class Lane:
@@ -86,7 +89,8 @@ class Lane:
         labels: what to call each row in an error
         """
         gone = None if not without else without[0] if len(without) == 1 else list(without)
-        found = self._ask("predict", examples=str(examples), rows=len(labels), without=gone).get("outputs")
+        answer = self._ask("predict", examples=str(examples), rows=len(labels), without=gone)
+        found = answer.get("outputs")
         if not isinstance(found, list) or len(found) != len(labels):
             raise self._error(f"should have given a list of {len(labels)} outputs, gave {str(found)[:100]}")
         width = self.schema.outputs or len(found[0] or ())  # retrieval: the candidate's own
@@ -98,7 +102,20 @@ class Lane:
                 expected = f"expected {width} finite numbers"
                 raise self._error(f"gave the output {output} for row {labels[row]}, {expected}")
             outputs[row] = output
+        if without is None:
+            self._take_down(answer.get("spent") or ())
         return outputs
+
+    def _take_down(self, spent: Any) -> None:
+        """What each row used of its modalities, and what that cost."""
+        for one in spent:
+            shares = _object(_object(one).get("shares"))
+            if not _finite([*shares.values()]):
+                raise self._error(f"should have given shares of tokens, gave {str(one)[:100]}")
+            for name, share in shares.items():
+                self.taken.shares.setdefault(str(name), []).append(float(share))
+            if one.get("flops") is not None:
+                self.taken.executed.append(float(one["flops"]))
 
     def stages(self, examples: Path, row: int, repeat: int) -> dict[str, list[float]]:
         """Seconds of every stage; empty if the worker does not know them."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Inputs = Mapping[str, NDArray[Any]]
+Spent = dict[str, Any]  # of one row: 'shares' of tokens by modality, and 'flops' if they are known
 
 
 class Predictor(Protocol):
@@ -21,6 +22,10 @@ class Predictor(Protocol):
 
     def run(self, inputs: Inputs) -> NDArray[Any]:
         """Predict.  Returns (batch, outputs)."""
+        ...
+
+    def answer(self, inputs: Inputs) -> tuple[NDArray[Any], list[Spent]]:
+        """Predict, and what each row spent; nothing where all rows spend alike."""
         ...
 
     def parts(self, inputs: Inputs, repeat: int) -> dict[str, list[float]]:
@@ -46,6 +51,18 @@ class BundlePredictor:
     def run(self, inputs: Inputs) -> NDArray[Any]:
         """Predict.  Returns (batch, outputs)."""
         return np.asarray(self._bundle.run(inputs))
+
+    def answer(self, inputs: Inputs) -> tuple[NDArray[Any], list[Spent]]:
+        """Predict, and what each row spent where a gate decides that."""
+        found = self._bundle.answer(inputs)
+        spent = [
+            {
+                "shares": {name: shares[name] for name in inputs},
+                "flops": self._bundle.operations(shares) if len(inputs) == len(self.names) else None,
+            }
+            for shares in found.shares
+        ]
+        return np.asarray(found.output), spent
 
     def parts(self, inputs: Inputs, repeat: int) -> dict[str, list[float]]:
         """Seconds of each stage, `repeat` times."""
@@ -90,6 +107,10 @@ class ModelPredictor:
         with torch.inference_mode():
             output = self._model(Batch({name: torch.from_numpy(value) for name, value in inputs.items()}))
         return np.asarray(output.float().numpy())
+
+    def answer(self, inputs: Inputs) -> tuple[NDArray[Any], list[Spent]]:
+        """Predict; in torch every row of a batch goes through the same operations."""
+        return self.run(inputs), []
 
     def parts(self, inputs: Inputs, repeat: int) -> dict[str, list[float]]:
         """Seconds of each modality's encoder and of everything behind them, `repeat` times."""

@@ -35,7 +35,8 @@ MEANING: Mapping[str, str] = {
     "floor_bytes": "peak resident memory of a bare Python process that has imported numpy",
     "size_bytes": "bytes that must be shipped to run: graphs, weights, tokenizers and manifest; of a part, its weights",
     "bundle_bytes": "bytes of the whole bundle folder, with its golden vectors and model card",
-    "flops": "arithmetic operations of one prediction, counted and not timed; this is not speed",
+    "flops": "arithmetic operations of one prediction, counted and not timed; with a gate the mean of what the rows "
+    "execute; this is not speed",
     "params": "number of weights",
     "energy_j": "joules per prediction",
     "energy_source": "where the joules come from, or why there are none",
@@ -44,6 +45,8 @@ MEANING: Mapping[str, str] = {
     "shapley": "of a modality: its Shapley value: its mean gain in quality over the orders in which they can join",
     "shapley_interval": "95 % bootstrap interval of it, resampling rows, and orders where they were drawn",
     "subsets": "quality by the modalities that are there, joined by +, on the rows asked for worth; '' is nothing",
+    "kept": "of a modality: mean share of its tokens that a gate lets through, over the rows that have it",
+    "skipped": "of a modality: share of the rows that have it in which a gate leaves it out",
     "environment": "machine, software and dataset that the figures hold for",
     "predictions": "file of the raw outputs, beside the report",
     "parts": "the same figures per stage ('image.encode', 'decide', 'fused') and per modality ('image')",
@@ -85,6 +88,8 @@ class Report:
     shapley: float | None = None
     shapley_interval: Interval | None = None
     subsets: Mapping[str, float] = field(default_factory=dict)
+    kept: float | None = None
+    skipped: float | None = None
     predictions: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parts: Mapping[str, Report] = field(default_factory=dict)

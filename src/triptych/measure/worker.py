@@ -12,7 +12,7 @@ decoded form of `triptych.tokens.Batch`; a file that is not there is a missing m
     {"op": "time", "examples": PATH, "rows": 32, "start": 0, "repeat": 5, "warmup": 1}
         → {"samples_s": [seconds, …]}
     {"op": "predict", "examples": PATH, "rows": 128, "without": null}
-        → {"outputs": [[…], null, …]}
+        → {"outputs": [[…], null, …], "spent": [{"shares": {"image": 0.5}, "flops": 1}, …]}
     {"op": "parts", "examples": PATH, "row": 0, "repeat": 20}
         → {"parts_s": {"image.encode": [seconds, …], …}}
     {"op": "describe"}
@@ -24,7 +24,8 @@ time:     `warmup` untimed and then `repeat` timed predictions of one example ea
           `(start + j) % rows`.  Reading the example is not timed; input array to output array is.
 predict:  the output of every row in order (logits, or the value in the target's units), null for a row that has none of
           the candidate's modalities.  `without` names a modality to leave out, or with the ability
-          `subsets` a list of them.
+          `subsets` a list of them.  `spent` is optional: what each row used of its modalities' tokens and, if
+          known, its operations, for a candidate whose rows differ in that.
 parts:    seconds of each stage for one row.
 """
 
@@ -40,7 +41,7 @@ from typing import IO, Any
 
 from triptych.errors import MeasureError
 from triptych.measure.examples import groups, read_example
-from triptych.measure.predictor import BundlePredictor, ModelPredictor, Predictor
+from triptych.measure.predictor import BundlePredictor, ModelPredictor, Predictor, Spent
 
 ABILITIES = ("without", "subsets", "parts", "describe")
 KINDS: Mapping[str, Callable[[Path, int], Predictor]] = {"bundle": BundlePredictor, "model": ModelPredictor}
@@ -86,10 +87,13 @@ class Session:
         gone = request["without"] or ()
         gone = (gone,) if isinstance(gone, str) else tuple(gone)
         names = tuple(n for n in predictor.names if n not in gone)
+        spent: list[Spent] = []
         for rows, inputs in groups(Path(request["examples"]), request["rows"], names, predictor.batch):
-            for row, output in zip(rows, predictor.run(inputs).tolist(), strict=True):
+            answers, found = predictor.answer(inputs)
+            spent += found
+            for row, output in zip(rows, answers.tolist(), strict=True):
                 outputs[row] = output
-        return {"outputs": outputs}
+        return {"outputs": outputs, "spent": spent}
 
     def _parts(self, request: Mapping[str, Any]) -> dict[str, Any]:
         inputs = read_example(Path(request["examples"]), request["row"], self._predictor.names)

@@ -202,6 +202,28 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """What decides, row by row, how much of each modality is read.
+
+    shares: of a modality's tokens that it may keep, in whole percents; 0 leaves the modality out
+    hidden: features that it takes from each token
+    cap:    most that one row may cost, gate included, as a share of what the network costs without one; 0 is no limit
+    """
+
+    name: str = "adaptive"
+    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
+    hidden: int = 16
+    cap: float = 0.0
+
+    def __post_init__(self) -> None:
+        known = isinstance(self.shares, tuple) and all(isinstance(one, int | float) for one in self.shares)
+        if not known or not all(0 <= one <= 1 for one in self.shares) or not any(self.shares):
+            raise ModelError(f"the shares of a gate must be in [0, 1], one of them above 0, got {self.shares!r}")
+        if not 0 <= self.cap <= 1:
+            raise ModelError(f"the cap of a gate must be in [0, 1], got {self.cap}")
+
+
+@dataclass(frozen=True)
 class AdapterConfig:
     """What is trained beside a network that rests.  Only the fields of the named adapter are used.
 
@@ -251,6 +273,7 @@ class ModelConfig:
     fill: str = ""  # what stands for a missing modality before the fusion, of `FILLS`; empty leaves it to the fusion
     recipe: tuple[str, ...] = field(default=())  # the techniques that led here, in order
     adapter: AdapterConfig | None = None
+    gate: GateConfig | None = None  # between the stems and the blocks
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -272,7 +295,7 @@ class ModelConfig:
         given = record.get("fusion", {})
         fusion = None if given is None else make(FusionConfig, given, blocks=_blocks)
         parts = {**record, "encoders": encoders, "fusion": fusion}
-        return make(cls, parts, shared=_shared, adapter=_adapter, recipe=tuple)
+        return make(cls, parts, shared=_shared, adapter=_adapter, recipe=tuple, gate=_gate)
 
 
 def _encoder(record: Mapping[str, Any]) -> EncoderConfig:
@@ -293,6 +316,16 @@ def _connector(record: Any) -> ConnectorConfig | None:
 
 def _adapter(record: Any) -> AdapterConfig | None:
     return None if record is None else make(AdapterConfig, record, targets=_names, also=_names)
+
+
+def _gate(record: Any) -> GateConfig | None:
+    return None if record is None else make(GateConfig, record, shares=_shares)
+
+
+def _shares(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple):
+        raise ModelError(f"shares must be a list of numbers, got {value!r}")
+    return tuple(value)
 
 
 def _names(value: Any) -> tuple[str, ...]:

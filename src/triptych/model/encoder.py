@@ -139,12 +139,16 @@ class Encoder(nn.Module):
         blocks = (*config.blocks, *after)
         free = all(MIXERS[b.mixer].any_tokens and CHANNELS[b.channel].any_tokens for b in blocks)
         spare = modality.kind not in {"text", "codes"} and free
+        self.any_tokens = free
         self.drop = DropTokens() if spare else nn.Identity()  # a word is rarely spare
         self.around: nn.Module | None = None  # an adapter that runs the blocks
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: as in `Batch.inputs` → tokens of width `dim`"""
-        start: Tokens = self.drop(self.stem(raw))
+        return self.go_on(self.drop(self.stem(raw)))
+
+    def go_on(self, start: Tokens) -> Tokens:
+        """What follows the stem.  start.x: (batch, tokens, dim) → (batch, tokens or fewer, dim)"""
         tokens: Tokens = self.blocks(start) if self.around is None else self.around(start, self.blocks)
         return tokens
 

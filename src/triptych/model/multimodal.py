@@ -1,12 +1,13 @@
 """The network: stems and encoders → tokens per modality → connectors → fusion → head.
 
-For retrieval an embedding of each modality takes the place of the fusion.
+Between the stems and the blocks may stand a gate, which decides row by row how much of each modality goes on.  For
+retrieval an embedding of each modality takes the place of the fusion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,12 @@ from triptych.model.connectors import make_connector
 from triptych.model.encoder import Encoder
 from triptych.model.experts import GROUPED_FLOPS
 from triptych.model.fusion import FUSIONS, Fusion
+from triptych.model.gates import GATES, Gate, Look
 from triptych.model.heads import Head, PairHead
 from triptych.model.missing import FILLS, Fill
 from triptych.model.shared import Shared
 from triptych.schema import Modality, Schema
+from triptych.select import keep_counts
 from triptych.tokens import Batch, Tokens
 
 
@@ -79,6 +82,7 @@ class Multimodal(nn.Module):
             self.head = self._head(self.fusion.width)
             exits = {name: self._head(dim) for name, dim in dims.items()} if config.exits else {}
         self.exits = nn.ModuleDict(exits)
+        self.gate = self._gate(encoders)
         self.votes: nn.Module | None = None  # an adapter that has a say in the output
         if config.adapter is not None:
             join_(self, config.adapter)
@@ -97,6 +101,25 @@ class Multimodal(nn.Module):
         config = self.config
         return Head(width, config.head_hidden, self.schema, precision=config.precision, dropout=config.dropout)
 
+    def _gate(self, encoders: Mapping[str, Encoder]) -> Gate | None:
+        """The gate that the config asks for.  Raises ModelError where tokens cannot be left out."""
+        gate = self.config.gate
+        if gate is None:
+            return None
+        if gate.name not in GATES:
+            raise ModelError(f"unknown gate {gate.name!r}; known are {sorted(GATES)}")
+        bound = [
+            n for n, e in encoders.items() if not e.any_tokens or any(b.reduce for b in self.config.encoders[n].blocks)
+        ]
+        bound += [name for name, connector in self.connectors.items() if not connector.any_tokens]
+        if bound or self.fusion is None:
+            raise ModelError(
+                "a gate needs a fusion, and encoders and connectors that read any subset of tokens and reduce none by "
+                f"themselves; use attention as the mixer of {sorted(bound) or 'a network with a fusion'}"
+            )
+        dims = {name: self.config.encoders[name].dim for name in encoders}
+        return GATES[gate.name](dims, {name: e.stem.tokens for name, e in encoders.items()}, gate)
+
     def forward(self, batch: Batch) -> Tensor:
         """Class logits (batch, classes), values (batch, 1) in the target's unit, or for retrieval two unit vectors side
         by side, the query's first (batch, 2 · embedding).
@@ -104,22 +127,63 @@ class Multimodal(nn.Module):
         return self.decide(self.encode_all(batch))
 
     def encode(self, name: str, raw: Tensor) -> Tokens:
-        """Run one modality's encoder and connector, and the blocks that all share.  raw: as in `Batch.inputs`"""
-        tokens: Tokens = self.encoders[name](raw)
+        """Run one modality's encoder and connector, and the blocks that all share, on all of its tokens.
+
+        raw: as in `Batch.inputs`
+        """
+        if self.gate is not None:
+            return self.go_on(name, self.look(name, raw).tokens)
+        return self._connect(name, self.encoders[name](raw))
+
+    def look(self, name: str, raw: Tensor, present: Tensor | None = None) -> Look:
+        """What the gate sees of one modality.  present: (batch,) bool.  Raises ModelError without a gate."""
+        if self.gate is None:
+            raise ModelError("this network has no gate; give its config one")
+        encoder: Any = self.encoders[name]
+        tokens: Tokens = encoder.stem(raw)
+        if present is not None:
+            tokens = Tokens(tokens.x, tokens.real() & present.unsqueeze(1), tokens.weight)
+        return self.gate.look(name, tokens)
+
+    def go_on(self, name: str, start: Tokens) -> Tokens:
+        """What follows a modality's stem.  start.x: (batch, tokens, dim), any subset of the stem's tokens"""
+        encoder: Any = self.encoders[name]
+        return self._connect(name, encoder.go_on(start))
+
+    def encode_kept(self, looks: Mapping[str, Look], keep: Tensor) -> dict[str, Tokens]:
+        """Go on with some tokens of each modality.  keep: (batch, modalities) int64, as the gate's `choose` gives"""
+        names = tuple(self.encoders)
+        return {
+            name: self.go_on(name, keep_counts(look.tokens, look.score, keep[:, names.index(name)]))
+            for name, look in looks.items()
+        }
+
+    def look_all(self, batch: Batch) -> dict[str, Look]:
+        """What the gate sees of the modalities that are there.  Raises UnknownModality."""
+        self._check(batch)
+        return {n: self.look(n, batch.inputs[n], batch.present.get(n)) for n in self.encoders if n in batch.inputs}
+
+    def _connect(self, name: str, tokens: Tokens) -> Tokens:
         tokens = self.connectors[name](tokens) if name in self.connectors else tokens
         return tokens if self.shared is None else self.shared(tokens, name)
 
     def encode_all(self, batch: Batch) -> dict[str, Tokens]:
-        """Run the encoders of the modalities that are there.  Raises UnknownModality."""
-        if unknown := batch.inputs.keys() - set(self.encoders):
-            raise UnknownModality(f"no encoder for {sorted(unknown)}; this model has {sorted(self.encoders)}")
-        if not batch.inputs:
-            raise UnknownModality(f"a batch without inputs; this model reads any of {sorted(self.encoders)}")
+        """Run the encoders of the modalities that are there, as far as a gate lets them.  Raises UnknownModality."""
+        if self.gate is not None:
+            looks = self.look_all(batch)
+            return self.encode_kept(looks, self.gate.choose(self.gate.summaries(looks)))
+        self._check(batch)
         streams = {name: self.encode(name, batch.inputs[name]) for name in self.encoders if name in batch.inputs}
         for name, present in batch.present.items():
             tokens = streams[name]
             streams[name] = Tokens(tokens.x, tokens.real() & present.unsqueeze(1), tokens.weight)
         return streams
+
+    def _check(self, batch: Batch) -> None:
+        if unknown := batch.inputs.keys() - set(self.encoders):
+            raise UnknownModality(f"no encoder for {sorted(unknown)}; this model has {sorted(self.encoders)}")
+        if not batch.inputs:
+            raise UnknownModality(f"a batch without inputs; this model reads any of {sorted(self.encoders)}")
 
     def decide(self, streams: Mapping[str, Tokens]) -> Tensor:
         """Fuse any non-empty subset of the modalities' tokens and predict: (batch, outputs)."""
@@ -161,13 +225,14 @@ class Multimodal(nn.Module):
         return counts
 
     def parameters_by_part(self) -> dict[str, int]:
-        """Number of parameters per stage, and of the blocks that the encoders share."""
+        """Number of parameters per stage, of the blocks that the encoders share and of the gate."""
         counts = {f"{n}.encode": sum(p.numel() for p in self._encode_parameters(n)) for n in self.encoders}
         parts = [part for part in (self.fill, self.fusion, self.head, self.votes) if part is not None]
         decide = [p for part in parts for p in part.parameters()]
         heads = self.head.sides if isinstance(self.head, PairHead) else self.exits
         exits = {f"{n}.exit": sum(p.numel() for p in h.parameters()) for n, h in heads.items()}
         shared = {} if self.shared is None else {"shared": sum(p.numel() for p in self.shared.parameters())}
+        shared |= {} if self.gate is None else {"gate": sum(p.numel() for p in self.gate.parameters())}
         return {**counts, **shared, "decide": sum(p.numel() for p in decide), **exits}
 
     def _encode_parameters(self, name: str) -> list[nn.Parameter]:

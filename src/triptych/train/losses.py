@@ -97,6 +97,14 @@ class TaskLoss:
         weight = weight if present is None else weight * present
         return (loss * weight).sum() / weight.sum().clamp(min=1e-6)
 
+    def by_row(self, schema: Schema, output: Tensor, target: Tensor, *, mix: Mix | None = None) -> Tensor:
+        """Loss of each row, zero where the target is unknown: (batch,).  output: (batch, outputs); target: (batch,)"""
+        loss, weight = self.each(schema, output, target)
+        if mix is None:
+            return loss * weight
+        other, weight_other = self.each(schema, output, target[mix.partner])
+        return mix.share * loss * weight + (1 - mix.share) * other * weight_other
+
     def each(self, schema: Schema, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and weight of each row: (batch,) both."""
         output = output.float()

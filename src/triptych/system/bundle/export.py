@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,9 @@ from triptych.errors import BundleError
 from triptych.measure.ledger import modalities
 from triptych.measure.report import Report
 from triptych.model.adapt import merged
+from triptych.model.cost import count_choices_
 from triptych.system.bundle.card import model_card
+from triptych.system.bundle.gated import gate_of
 from triptych.system.bundle.graphs import export_graphs
 from triptych.system.bundle.weights import weight_bytes
 from triptych.system.bundle.write import write_bundle
@@ -105,12 +108,23 @@ def stage_facts(model: Multimodal) -> dict[str, dict[str, Any]]:
     inside = {name: count + shared * name.endswith(".encode") for name, count in params.items()}
     facts = {name: {"flops": flops.get(name), "params": count} for name, count in inside.items()}
     facts["fused"] = {"flops": sum(flops.values()), "params": sum(params[name] for name in flops) + shared}
+    if model.gate is not None:
+        facts["gate"] |= {"choices": choice_facts(model)}
+        facts |= {f"{name}.{part}": {} for name in model.encoders for part in ("stem", "blocks")}
     return {name: {**fact, "precision": model.config.precision} for name, fact in facts.items()}
 
 
 def _with_bytes(facts: Mapping[str, Mapping[str, Any]], graphs: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     """Facts of every graph that there are facts of, and the bytes of the weights that it uses."""
     return {name: {**fact, "weight_bytes": weight_bytes(graphs[name])} for name, fact in facts.items()}
+
+
+def choice_facts(model: Multimodal) -> list[list[int]]:
+    """Every choice of a network's gate: tokens kept of each modality, and the operations that are then executed."""
+    counted, gate = copy.deepcopy(model), gate_of(model)
+    whole = count_choices_(counted)
+    operations = (gate_of(counted).cost.double() * whole).round().to(torch.int64)
+    return torch.cat([gate.keep, operations.unsqueeze(1)], dim=1).tolist()  # type: ignore[no-any-return]
 
 
 def _brief(report: Report) -> dict[str, Any]:

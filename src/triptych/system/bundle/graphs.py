@@ -8,16 +8,10 @@ the runtime loads it.
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, final
 
-import onnx_ir as ir
-import onnxscript.optimizer
 import torch
-from onnxscript import opset20 as op
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -28,15 +22,19 @@ from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.experts import ExpertMlps, ExpertMlpsGraph
 from triptych.model.multimodal import Multimodal, example_input
 from triptych.schema import Modality
-from triptych.system.bundle.expert_nodes import expert_mlps_node
+from triptych.system.bundle.gated import gate_graphs, joined
+from triptych.system.bundle.trace import Several
+from triptych.system.bundle.trace import trace as _export
 from triptych.tokens import Batch, Tokens
 
-OPSET = 20
 BATCH = Dim("batch", min=1, max=4096)
 
 
 def export_graphs(model: Multimodal) -> dict[str, bytes]:
-    """Every graph of a bundle by name: 'fused', 'decide', '<modality>.encode', '<modality>.exit', '<image>.resize'."""
+    """Every graph of a bundle by name: 'fused', 'decide', '<modality>.encode', '<modality>.exit', '<image>.resize'.
+
+    With a gate also 'gate', '<modality>.stem' and '<modality>.blocks' (see `gated`).
+    """
     model = frozen(model)
     graphs = {"fused": export_fused(model, ready=True)}
     streams = {name: model.encode(name, raw) for name, raw in _examples(model, rows=2).items()}
@@ -47,6 +45,8 @@ def export_graphs(model: Multimodal) -> dict[str, bytes]:
         if model.schema[name].kind == "image":
             graphs[f"{name}.resize"] = _resize_graph(model.schema[name])
     graphs["decide"] = _decide_graph(_Decide(model), streams)
+    if model.gate is not None:
+        graphs |= gate_graphs(model, _examples(model, rows=2), {n: _raw_axes(model.schema[n]) for n in model.encoders})
     return graphs
 
 
@@ -57,6 +57,8 @@ def export_fused(model: Multimodal, *, ready: bool = False) -> bytes:
     """
     model = model if ready else frozen(model)
     raws = _examples(model, rows=1)
+    if model.gate is not None:
+        return joined(model, raws, {n: {k: v for k, v in _raw_axes(model.schema[n]).items() if k} for n in raws})
     dynamic = [{k: v for k, v in _raw_axes(model.schema[name]).items() if k} for name in raws]
     return _export(_Fused(model), list(raws.values()), list(raws), ["output"], dynamic)
 
@@ -111,7 +113,7 @@ def _resize_graph(modality: Modality) -> bytes:
 
 
 @final
-class _Fused(nn.Module):
+class _Fused(Several):
     def __init__(self, model: Multimodal) -> None:
         super().__init__()
         self.model, self.names = model, tuple(model.encoders)
@@ -135,7 +137,7 @@ class _Encode(nn.Module):
 
 
 @final
-class _Decide(nn.Module):
+class _Decide(Several):
     """x and mask of every modality → output (batch, outputs)"""
 
     def __init__(self, model: Multimodal) -> None:
@@ -219,73 +221,3 @@ class _IntegerEmbedding(nn.Module):
     def rows(self, count: int) -> Tensor:
         vectors: Tensor = dequantize(self.weight[:count], self.scale, self.zero, 1)
         return vectors
-
-
-def _quantize_node(x: Any, scale: Any, zero: Any, axis: int) -> Any:
-    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
-
-
-def _dequantize_node(x: Any, scale: Any, zero: Any, axis: int) -> Any:
-    return op.DequantizeLinear(x, scale, zero, axis=axis)
-
-
-def _softsign_node(x: Any) -> Any:
-    return op.Softsign(x)
-
-
-_NODES: dict[Any, Any] = {
-    torch.ops.triptych.softsign.default: _softsign_node,
-    torch.ops.triptych.quantize.default: _quantize_node,
-    torch.ops.triptych.dequantize.default: _dequantize_node,
-    torch.ops.triptych.expert_mlps.default: expert_mlps_node,
-}
-
-
-def _export(
-    stage: nn.Module,
-    args: Sequence[Tensor],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    axes: Sequence[dict[int, Any]],
-) -> bytes:
-    """Trace, translate and tidy one stage; its ONNX file as bytes."""
-    shapes = (tuple(axes),) if isinstance(stage, _Fused | _Decide) else tuple(axes)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            stage.eval(),
-            tuple(args),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-            external_data=False,
-            custom_translation_table=_NODES,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
-    model = program.model
-    onnxscript.optimizer.optimize_ir(model, input_size_limit=4096, output_size_limit=4096)
-    for node in model.graph:
-        node.doc_string = None
-        node.metadata_props.clear()
-    for value in list(model.graph.inputs) + list(model.graph.outputs):
-        value.metadata_props.clear()
-    model.metadata_props.clear()
-    content: bytes = ir.to_proto(model).SerializeToString()
-    return content
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns about its own innards and about a missing torchvision; neither concerns the user."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)

@@ -15,9 +15,10 @@ from triptych.errors import BundleError, SchemaError
 from triptych.schema import Modality, Schema
 from triptych.system.runtime import files
 from triptych.system.runtime.check import Checker
+from triptych.system.runtime.gated import operations_of
 from triptych.system.runtime.manifest import MAX_MANIFEST_BYTES, Manifest
 from triptych.system.runtime.predict import Answer, Prediction, choose_point, predictions
-from triptych.system.runtime.stages import Stages
+from triptych.system.runtime.stages import Stages, Way
 from triptych.system.runtime.wiring import Point, output_width
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from triptych.system.runtime.golden import Golden
 
 Array = NDArray[Any]
-Way = Literal["fused", "staged"]
 Engine = Literal["auto"] | Way
 
 
@@ -124,6 +124,16 @@ class Bundle:
         engine = self._engine(inputs, engine, rows=len(next(iter(inputs.values()))))
         return self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
 
+    def answer(self, inputs: Mapping[str, Array], engine: Engine = "auto") -> Answer:
+        """`run`, and of which modalities each row used how much."""
+        self._check(inputs)
+        inputs = {name: self._fit(name, value) for name, value in inputs.items()}
+        return self.stages.answer(inputs, self._engine(inputs, engine, rows=len(next(iter(inputs.values())))))
+
+    def operations(self, shares: Mapping[str, float]) -> int | None:
+        """What a full row executes that keeps these shares of its tokens, as counted at export; None where unknown."""
+        return operations_of(shares, self.schema, self.manifest.stages)
+
     def predict(
         self,
         *,
@@ -211,7 +221,7 @@ class Bundle:
         return np.stack([found[i] for i in range(len(rows))]) if rows else np.empty((0, width or 0), np.float32)
 
     def profile(self, inputs: Mapping[str, Array], repeat: int = 20) -> dict[str, list[float]]:
-        """Seconds of each stage: '<modality>.encode', 'decide' and 'fused', as far as the bundle has them."""
+        """Seconds of each stage: '<modality>.encode', 'decide', 'gate' with the stems and 'fused', as far as there."""
         self._check(inputs)
         inputs = {name: self._fit(name, value) for name, value in inputs.items()}
         calls: dict[str, Callable[[], object]] = {}
@@ -220,6 +230,8 @@ class Bundle:
                 calls[f"{name}.encode"] = partial(self.stages.encode, name, raw)
             streams = {name: self.stages.encode(name, raw) for name, raw in inputs.items()}
             calls["decide"] = partial(self.stages.decide, streams)
+        if self.stages.gated:
+            calls["gate"] = partial(self.stages.see, inputs)
         if "fused" in self.engines(inputs):
             calls["fused"] = partial(self.stages.fused, inputs)
         for call in calls.values():
@@ -266,8 +278,7 @@ class Bundle:
 
     def _auto(self, inputs: Mapping[str, Array], names: tuple[str, ...], *, rows: int) -> Answer:
         engine = self._engine(dict.fromkeys(names), "auto", rows=rows)
-        output = self.stages.fused(inputs) if engine == "fused" else self.stages.staged(inputs)
-        return Answer(output, (names,) * len(output), engine)
+        return self.stages.answer({name: inputs[name] for name in names}, engine)
 
     def _engine(self, present: Mapping[str, object], engine: Engine, *, rows: int) -> Way:
         able = self.engines(present)

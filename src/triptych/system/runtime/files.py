@@ -19,7 +19,9 @@ from typing import IO, Any
 from triptych.errors import BundleError
 
 MANIFEST, WEIGHTS, GOLDEN, CARD = "manifest.json", "graphs/weights.bin", "golden.safetensors", "MODEL_CARD.md"
-_NAME = re.compile(r"(graphs/[A-Za-z_]\w*(\.(encode|exit|resize))?\.onnx|tokenizer\.[A-Za-z_]\w*\.json)", re.ASCII)
+_NAME = re.compile(
+    r"(graphs/[A-Za-z_]\w*(\.(blocks|encode|exit|resize|stem))?\.onnx|tokenizer\.[A-Za-z_]\w*\.json)", re.ASCII
+)
 _CHUNK = 1 << 20
 _SMALL = 32 << 20
 _FLAGS = os.O_RDONLY  # and, where the system has them: follow no link, wait for no pipe, translate nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Prediction:
     engine: graphs that ran: fused, staged or cascade; point: the operating point that was asked for or chosen
     seconds: decoding and running; a row of `predict_many` has its share of its batch
     deadline_met: whether the point was measured to be fast enough; None without a deadline
+    shares: of each modality's tokens that were read, where a gate decides; empty where none does
     """
 
     label: str | None
@@ -37,15 +39,21 @@ class Prediction:
     seconds: float
     deadline_met: bool | None = None
     embeddings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the graphs gave.  output: (batch, outputs); used: modality names of each row"""
+    """What the graphs gave.
+
+    output: (batch, outputs); used: modality names of each row
+    shares: of each row, by modality, as a gate chose; empty without a gate
+    """
 
     output: NDArray[Any]
     used: tuple[tuple[str, ...], ...]
     engine: str
+    shares: tuple[Mapping[str, float], ...] = ()
 
 
 def softmax(output: NDArray[Any]) -> NDArray[np.float64]:
@@ -69,8 +77,9 @@ def predictions(
             point=point,
             seconds=seconds,
             deadline_met=met,
+            shares={name: share for name, share in shares.items() if name in given},
         )
-        for output, used in zip(answer.output, answer.used, strict=True)
+        for output, used, shares in zip(answer.output, answer.used, answer.shares or repeat({}), strict=False)
     ]
 
 

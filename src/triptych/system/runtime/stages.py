@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BundleError, SchemaError
+from triptych.system.runtime.gated import Seen, answer_gated, shares_of
 from triptych.system.runtime.manifest import Manifest
 from triptych.system.runtime.predict import Answer, softmax
 from triptych.system.runtime.session import Session
@@ -17,6 +18,7 @@ from triptych.system.runtime.wiring import Point, Stage, Tensor, output_width
 
 Array = NDArray[Any]
 Stream = Mapping[str, Array]
+Way = Literal["fused", "staged"]
 
 
 @final
@@ -29,6 +31,8 @@ class Stages:
     def __init__(self, folder: str, manifest: Manifest, read: Callable[[str], bytes], *, threads: int) -> None:
         self.manifest = manifest
         self._folder, self._read, self._threads = folder, read, threads
+        self.gated = "gate" in manifest.stages
+        self._output = [*manifest.stages["fused"].outputs].index("output") if "fused" in manifest.stages else 0
         self.one_row = "fused" in manifest.stages and _is_one_row(manifest.stages["fused"])
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
@@ -61,12 +65,35 @@ class Stages:
         batch = len(inputs[next(iter(inputs))])
         if batch == 1 or not self.one_row:
             return self._answer("fused", inputs, batch)
-        rows = ({name: inputs[name][i : i + 1] for name in inputs} for i in range(batch))
-        return np.concatenate([self._answer("fused", row, 1) for row in rows])
+        return np.concatenate([self._answer("fused", row, 1) for row in _rows(inputs, batch)])
 
     def staged(self, inputs: Mapping[str, Array]) -> Array:
         """Answer stage by stage with the modalities that are there: (batch, outputs)."""
+        if self.gated:
+            return answer_gated(self.see(inputs), self.run, self.decide)
         return self.decide({name: self.encode(name, inputs[name]) for name in inputs})
+
+    def see(self, inputs: Mapping[str, Array]) -> Seen:
+        """What the stems and the gate of a bundle with one find."""
+        return Seen(self.run, self.manifest.stages["gate"], self.manifest.schema, inputs)
+
+    def answer(self, inputs: Mapping[str, Array], engine: Way) -> Answer:
+        """Answer, and say of which modalities how much was read."""
+        names = tuple(inputs)
+        if not self.gated:
+            output = self.fused(inputs) if engine == "fused" else self.staged(inputs)
+            return Answer(output, (names,) * len(output), engine)
+        if engine == "fused":
+            batch = len(inputs[names[0]])
+            found = [self.run("fused", row) for row in _rows(inputs, batch)]
+            order = [*self.manifest.stages["fused"].outputs]
+            output, keep = (np.concatenate([one[order.index(key)] for one in found]) for key in ("output", "keep"))
+        else:
+            seen = self.see(inputs)
+            output, keep = answer_gated(seen, self.run, self.decide), seen.keep
+        shares = shares_of(keep, self.manifest.schema, self.manifest.stages)
+        used = tuple(tuple(name for name in names if row[name] > 0) for row in shares)
+        return Answer(output, used, engine, tuple(shares))
 
     def resize(self, name: str, images: Array) -> Array:
         """Images at the schema's size.  images: (batch, height, width, channels) uint8"""
@@ -88,8 +115,7 @@ class Stages:
         if point.exit is not None:
             output = self.exit(point.exit, self.encode(point.exit, inputs[point.exit]))
         else:
-            chosen = {name: inputs[name] for name in names}
-            output = self.fused(chosen) if point.engine == "fused" else self.staged(chosen)
+            return self.answer({name: inputs[name] for name in names}, point.engine)
         return Answer(output, (names,) * len(output), point.engine)
 
     def _cascade(self, inputs: Mapping[str, Array], names: tuple[str, ...], point: Point) -> Answer:
@@ -118,7 +144,8 @@ class Stages:
         return session(feed)
 
     def _answer(self, name: str, feed: Mapping[str, Array], batch: int) -> Array:
-        (output,) = self.run(name, feed)
+        outputs = self.run(name, feed)
+        output = outputs[0] if len(outputs) == 1 else outputs[self._output]
         wanted = (batch, output_width(name, self.manifest.schema, self.manifest.stages))
         if output.shape != wanted:
             raise BundleError(f"graph {name!r} must give an output of shape {wanted}, got {output.shape}")
@@ -134,6 +161,10 @@ class Stages:
                     name, self._read(f"graphs/{name}.onnx"), self._folder, stage, self._threads
                 )
             return self._sessions[name]
+
+
+def _rows(inputs: Mapping[str, Array], batch: int) -> Iterator[dict[str, Array]]:
+    return ({name: inputs[name][i : i + 1] for name in inputs} for i in range(batch))
 
 
 def _is_one_row(stage: Stage) -> bool:

@@ -56,11 +56,14 @@ def check_stages(schema: Schema, stages: Mapping[str, Stage]) -> None:
         raise BundleError(f"a modality may not be called {sorted(reserved)}; rename it in the schema")
     encoders = {f"{name}.encode" for name in schema.names}
     resizers = {f"{m.name}.resize" for m in schema.modalities if m.kind == "image"}
-    known = encoders | resizers | {f"{name}.exit" for name in schema.names} | {"decide", "fused"}
+    gated = {"gate", *(f"{name}.{part}" for name in schema.names for part in ("stem", "blocks"))}
+    known = encoders | resizers | {f"{name}.exit" for name in schema.names} | {"decide", "fused"} | gated
     if unknown := stages.keys() - known:
         raise BundleError(f"unknown graphs {sorted(unknown)}; a bundle of this schema may have {sorted(known)}")
     if "fused" not in stages and (missing := (encoders | {"decide"}) - stages.keys()):
         raise BundleError(f"a bundle needs the graph 'fused', or all stages; missing are {sorted(missing)}")
+    if (found := gated & stages.keys()) and (missing := (gated | encoders | {"decide"}) - stages.keys()):
+        raise BundleError(f"a gate needs all of its graphs; with {sorted(found)} there are no {sorted(missing)}")
     _check_tensors(schema, stages)
 
 
@@ -99,11 +102,24 @@ def _check_tensors(schema: Schema, stages: Mapping[str, Stage]) -> None:
             if len(tensor.shape) < 2 or None in tensor.shape[2:]:
                 raise BundleError(f"decide: {key} must be (batch, tokens, …) with a fixed width, got {tensor.shape}")
     if "fused" in stages:
-        _check_sides("fused", stages["fused"], set(schema.names), {"output"})
+        answers = {"output", "keep"} if "gate" in stages else {"output"}
+        _check_sides("fused", stages["fused"], set(schema.names), answers)
+    if "gate" in stages:
+        _check_gate(schema, stages)
     if schema.task == "retrieval":
         _check_embeddings(schema, stages)
     if wrong := {t.dtype for s in stages.values() for t in (*s.inputs.values(), *s.outputs.values())} - DTYPES:
         raise BundleError(f"graphs may use the types {sorted(DTYPES)}, got {sorted(wrong)}")
+
+
+def _check_gate(schema: Schema, stages: Mapping[str, Stage]) -> None:
+    """What the stems show the gate, and what of it the blocks take."""
+    _check_sides("gate", stages["gate"], {f"{name}.summary" for name in schema.names}, {"keep"})
+    for name in schema.names:
+        _check_sides(f"{name}.stem", stages[f"{name}.stem"], {name}, {"x", "mask", "score", "summary"})
+        _check_sides(f"{name}.blocks", stages[f"{name}.blocks"], {"x", "mask"}, {"x_out", "mask_out"})
+        if len(stages[f"{name}.stem"].outputs["x"].shape) != 3:
+            raise BundleError(f"{name}.stem must give x of shape (batch, tokens, dim)")
 
 
 def output_width(name: str, schema: Schema, stages: Mapping[str, Stage]) -> int | None:

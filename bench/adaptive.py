@@ -1,0 +1,284 @@
+"""Modality-adaptive attention on every set: compute, latency and quality against the same network without a gate.
+
+    python bench/adaptive.py                               # six sets, three seeds; tells how long that will take
+    python bench/adaptive.py icu mosi --seeds 1            # some of them
+    python bench/adaptive.py --stages record               # write docs again from what is there
+
+Per set and seed, every step in its own file under out/SET/SEED, so that a run that was cut off goes on:
+
+    dense      the network without a gate, with exits, trained `--dense-seconds`; it teaches all that follow
+    control    the same, trained on for `--seconds` more
+    adaptive   with a gate, for as long, to `--budget` of the operations
+    fixed      a gate with one choice: the same share of every modality's tokens, at no more than adaptive's operations
+    random     adaptive's choices, dealt out to the rows at random while training and while judged
+    cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
+    noise      what adaptive gives to a modality as noise takes its place
+    measured   the bundles of control and adaptive in turns, one thread: latency, quality, operations, skips
+
+All train on rows of which one in four has one modality partly replaced by noise.  Data as in fusion.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import adaptive_page
+import numpy as np
+import torch
+from adaptive_controls import cascade, random_run, spent
+from corruption import Corrupt, corrupted
+from main_job import write_json
+
+from triptych.algorithm.tokens.adapt import gated
+from triptych.data.dataset import Dataset
+from triptych.data.loader import batches
+from triptych.data.read import load_data
+from triptych.measure import measure
+from triptych.measure.environment import environment
+from triptych.measure.quality import quality
+from triptych.model import Multimodal, build, load_model, save_model
+from triptych.model.config import GateConfig
+from triptych.model.cost import fit_price_
+from triptych.schema import Modality
+from triptych.system.bundle.export import export
+from triptych.system.bundle.gated import gate_of
+from triptych.tokens import Batch
+from triptych.train import TrainConfig, fit
+from triptych.train.allotment import Allotment
+from triptych.train.evaluate import evaluate
+from triptych.train.losses import TaskLoss
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
+STAGES = ("run", "record")
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SIZES: Mapping[str, Any] = {
+    "dim": 64,
+    "depth": 3,
+    "heads": 4,
+    "expansion": 2.0,
+    "hidden": 64,
+    "head_hidden": 64,
+    "fusion_depth": 1,
+    "hop_s": 0.020,
+    "max_tokens": 50,
+    "mels": 32,
+    "exits": True,
+}
+TRAIN: Mapping[str, Any] = {
+    "epochs": 400,
+    "batch_size": 64,
+    "label_smoothing": 0.1,
+    "modality_dropout": 0.1,
+    "augment": 0.0,
+    "average": 0.98,
+    "patience": None,
+    "precision": "float32",
+}
+TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
+
+
+def network(data: Dataset, seed: int, name: str) -> Multimodal:
+    torch.manual_seed(seed)
+    return build(name, data.schema, modalities={m.name: grain(m) for m in data.schema.modalities}, **SIZES)
+
+
+def grain(modality: Modality) -> dict[str, Any]:
+    """Sizes that make about fifty tokens of a modality."""
+    match modality.kind:
+        case "image":
+            return {"patch": -(-max(modality.height, modality.width) // 7)}
+        case "series":
+            return {"frames_per_token": -(-modality.frames // 50)}
+        case "audio":
+            return {"shrink": 2 if modality.sample_rate >= 16_000 else 1}
+        case _:
+            return {}
+
+
+class Cell:
+    """One set and seed: trains, judges, and keeps what is done."""
+
+    def __init__(self, data: Dataset, seed: int, args: argparse.Namespace) -> None:
+        self.data, self.seed, self.args = data, seed, args
+        self.folder = args.out / data.name / str(seed)
+        self.corrupt = Corrupt(data.schema, args.corrupt)
+
+    def train(self, start: Multimodal, seconds: float, objective: Any = None) -> Multimodal:
+        config = TrainConfig.from_dict({**TRAIN, "seed": self.seed, "max_seconds": seconds, "lr": self.args.lr})
+        hook = getattr(objective, "after_step", None)
+        return fit(start, self.data, config, objective=objective, augment=self.corrupt, after_step=hook)
+
+    def model(self, name: str, make: Callable[[], Multimodal]) -> Multimodal:
+        folder = self.folder / name
+        if not (folder / "done.json").exists():
+            start = time.monotonic()
+            model = save_model(make(), folder)
+            write_json(folder / "done.json", {"seconds": round(time.monotonic() - start, 1)})
+            say(f"{self.data.name} {self.seed} {name}: {time.monotonic() - start:.0f} s")
+            return load_model(model)
+        return load_model(folder)
+
+    def record(self, name: str, make: Callable[[], Any]) -> Any:
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            write_json(path, make())
+        return json.loads(path.read_text())
+
+    def priced(self) -> list[Batch]:
+        """Clean training rows that the price is fitted on."""
+        rows = batches(self.data.train, batch_size=64, seed=self.seed, shuffle=True)
+        return [batch for batch, _ in zip(rows, range(32), strict=False)]
+
+    def objective(self, teacher: Multimodal, budget: float) -> Allotment:
+        return Allotment(budget, TaskLoss(TRAIN["label_smoothing"]), teacher.requires_grad_(requires_grad=False), 0.5)
+
+    def adaptive(self, dense: Multimodal) -> Multimodal:
+        start, budget = gated(dense, GateConfig()), self.args.budget
+        fit_price_(start, self.priced(), budget)
+        model = self.train(start, self.args.seconds, self.objective(dense, budget))
+        fit_price_(model, self.priced(), budget)
+        return model
+
+    def fixed(self, dense: Multimodal, cost: float) -> Multimodal:
+        """The largest equal share that costs no more."""
+        for percent in range(100, 0, -1):
+            start = gated(dense, GateConfig(shares=(percent / 100,)))
+            if percent == 1 or gate_of(start).cost[1:].min() <= cost:
+                break
+        return self.train(start, self.args.seconds, self.objective(dense, 1.0))
+
+    def run(self) -> None:
+        data, args = self.data, self.args
+        dense = self.model("dense", lambda: self.train(network(data, self.seed, args.network), args.dense_seconds))
+        control = self.model("control", lambda: self.train(dense, args.seconds))
+        adaptive = self.model("adaptive", lambda: self.adaptive(dense))
+        told = self.record("adaptive", lambda: spent(adaptive, data.test))
+        fixed = self.model("fixed", lambda: self.fixed(dense, told["cost"]))
+        self.record("fixed", lambda: spent(fixed, data.test))
+        self.record("control", lambda: {"quality": evaluate(control, data.test), "cost": 1.0})
+        self.record("random", lambda: random_run(self, dense, adaptive))
+        self.record("cascade", lambda: cascade(dense, data, told["cost"]))
+        self.record("noise", lambda: self.noise(control, adaptive))
+        self.record("measured", lambda: self.measured(control, adaptive))
+
+    def noise(self, control: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
+        """By modality and strength: the share of its tokens that is read, and the quality with and without a gate."""
+        batch = next(iter(batches(self.data.test, batch_size=512, seed=0, shuffle=True)))
+        found: dict[str, Any] = {}
+        for place, name in enumerate(self.data.schema.names):
+            found[name] = []
+            for strength in STRENGTHS:
+                generator = torch.Generator().manual_seed(0)
+                noisy = corrupted(
+                    self.data.schema[name], batch.inputs[name], torch.full((len(batch),), strength), generator
+                )
+                given = dataclasses.replace(batch, inputs={**batch.inputs, name: noisy})
+                found[name].append({"strength": strength, **self.shares(control, adaptive, given, place)})
+        return found
+
+    @torch.inference_mode()
+    def shares(self, control: Multimodal, adaptive: Multimodal, batch: Batch, place: int) -> dict[str, float]:
+        gate, schema = gate_of(adaptive), self.data.schema
+        keep = gate.choose(gate.summaries(adaptive.look_all(batch)))[:, place]
+        targets = np.asarray(batch.target)
+        return {
+            "share": (keep / gate.counts[schema.names[place]][-1]).mean().item(),
+            "adaptive": quality(adaptive(batch).double().numpy(), targets, schema),
+            "control": quality(control(batch).double().numpy(), targets, schema),
+        }
+
+    def measured(self, control: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
+        plain = load_model(self.folder / "control")
+        folders = {
+            name: export(model, self.folder / "bundles" / name, self.data)
+            for name, model in {"control": plain, "adaptive": adaptive}.items()
+        }
+        found = measure(folders, self.data, threads=1, repeat=self.args.repeat, parts=False)
+        keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval", "flops")
+        record = {name: {key: getattr(report, key) for key in keys} for name, report in found.items()}
+        parts = found["adaptive"].parts
+        record["adaptive"]["parts"] = {
+            n: {"kept": p.kept, "skipped": p.skipped} for n, p in parts.items() if "." not in n
+        }
+        record["control"]["flops"] = sum(control.flops().values())
+        return record
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def loaded(name: str) -> Dataset:
+    return load_data(Path(os.environ.get("TRIPTYCH_DATA", ROOT.parent / "shared" / "data")) / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)}; all where left out")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--network", default="late_fusion")
+    parser.add_argument("--budget", type=float, default=0.42)
+    parser.add_argument("--dense-seconds", type=float, default=50)
+    parser.add_argument("--seconds", type=float, default=28)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--corrupt", type=float, default=0.25)
+    parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("out/adaptive"))
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where `record` writes")
+    args = parser.parse_args()
+    sets, stages = args.sets or list(SETS), args.stages.split(",")
+    if unknown := {*sets} - {*SETS} | {*stages} - {*STAGES}:
+        parser.error(f"unknown {sorted(unknown)}; sets are {SETS}, stages {STAGES}")
+    torch.set_num_threads(args.threads)
+    start = time.monotonic()
+    if "run" in stages:
+        options = {
+            key: getattr(args, key) for key in ("network", "budget", "dense_seconds", "seconds", "lr", "corrupt")
+        }
+        same_options(args.out / "options.json", options)
+        cells = [(name, seed) for seed in range(args.seeds) for name in sets]
+        left = [cell for cell in cells if not (args.out / cell[0] / str(cell[1]) / "measured.json").exists()]
+        each = args.dense_seconds + TRAININGS * args.seconds + OVERHEAD_S
+        say(f"{len(left)} of {len(cells)} cells to do, about {len(left) * each / 60:.0f} minutes")
+        for name, seed in left:
+            Cell(loaded(name), seed, args).run()
+    if "record" in stages:
+        write_json(args.docs / "results" / "adaptive.json", gather(args.out, args.seeds))
+        adaptive_page.write_page(args.docs)
+    print(json.dumps({"sets": sets, "stages": stages, "wall_s": round(time.monotonic() - start, 1)}))
+
+
+def gather(out: Path, seeds: int) -> dict[str, Any]:
+    """All that is finished, by set; a list over the seeds for each step."""
+    steps = ("adaptive", "control", "fixed", "random", "cascade", "noise", "measured")
+    sets: dict[str, Any] = {}
+    for name in SETS:
+        folders = [out / name / str(seed) for seed in range(seeds)]
+        done = [folder for folder in folders if (folder / "measured.json").exists()]
+        if done:
+            sets[name] = {step: [json.loads((f / f"{step}.json").read_text()) for f in done] for step in steps}
+            sets[name]["metric"] = loaded(name).schema.metric
+    options = json.loads((out / "options.json").read_text())
+    return {"options": options, "sizes": dict(SIZES), "environment": environment(threads=1), "sets": sets}
+
+
+def same_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Ends the program where the finished cells were made with other options."""
+    if path.exists() and json.loads(path.read_text()) != options:
+        sys.exit(f"{path} tells of other options; give the same ones, or another --out")
+    write_json(path, options)
+
+
+if __name__ == "__main__":
+    main()

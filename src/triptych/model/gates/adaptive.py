@@ -1,0 +1,88 @@
+"""Modality-adaptive attention: tokens go to the modalities that are informative for the row at hand.
+
+After the seed "Efficient Multimodal Learning", which asks that compute be allocated by the informativeness of each
+modality for a given input and leaves open how.  Here: every token is read by a small layer of its own,
+h = gelu(W x); a token counts as much as 2 σ(w·h); the means of h and h² over the tokens, of all modalities side by
+side and standardised, give each count of tokens of each modality a worth, and a choice is worth the sum of its counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from triptych.model.config import GateConfig
+from triptych.model.dense import Dense
+from triptych.model.gates.gate import Gate, Look, here
+from triptych.select import spread
+from triptych.tokens import Tokens
+
+_TIE = 1e-4  # of scores: small against what is learnt, and an even spread before anything is
+_PACE, _LEAST = 0.05, 1e-5
+
+
+@final
+class AdaptiveGate(Gate):
+    """O(Σ tokens · dim · hidden) time.  A fresh one changes no token, and keeps as many as it may, evenly spread.
+
+    dims, tokens: width and number of each modality's stem tokens
+    """
+
+    mean: Tensor
+    variance: Tensor
+    member: Tensor
+
+    def __init__(self, dims: Mapping[str, int], tokens: Mapping[str, int], config: GateConfig) -> None:
+        super().__init__(tokens, config)
+        hidden = config.hidden
+        self.read = nn.ModuleDict({name: Dense(dim, hidden, precision="float32") for name, dim in dims.items()})
+        self.rank = nn.ModuleDict({name: Dense(hidden, 1, precision="float32", bias=False) for name in dims})
+        self.register_buffer("mean", torch.zeros(len(dims) * self.width))
+        self.register_buffer("variance", torch.ones(len(dims) * self.width))
+        self.mix = Dense(len(dims) * self.width, 2 * hidden, precision="float32")
+        self.out = Dense(2 * hidden, sum(map(len, self.counts.values())), precision="float32")
+        for name, count in tokens.items():
+            self.register_buffer(f"spread_{name}", spread(count) * _TIE, persistent=False)
+        self.register_buffer("member", self._members(), persistent=False)
+        with torch.no_grad():
+            for layer in (*self.rank.values(), self.out):
+                for parameter in layer.parameters():
+                    parameter.zero_()
+            self.out.bias.copy_(torch.tensor([c / tokens[n] for n in self.names for c in self.counts[n]]))
+
+    @property
+    def width(self) -> int:
+        """Means of h and h², and whether the modality is here."""
+        return 2 * self.config.hidden + 1
+
+    def look(self, name: str, tokens: Tokens) -> Look:
+        """tokens: (batch, tokens, dim); the gate's own loss does not reach the stem"""
+        features = functional.gelu(self.read[name](tokens.x.detach()))
+        rank: Tensor = self.rank[name](features)
+        moments = torch.cat([tokens.with_x(features).mean(), tokens.with_x(features * features).mean()], dim=1)
+        score = rank.squeeze(-1) + self.get_buffer(f"spread_{name}")[: tokens.x.shape[1]]
+        there = here(tokens)
+        return Look(tokens.with_x(tokens.x * (2 * rank.sigmoid())), score, torch.cat([moments * there, there], dim=1))
+
+    def worth(self, summaries: Tensor) -> Tensor:
+        """summaries: (batch, modalities, width) → (batch, choices)"""
+        x = summaries.flatten(1)
+        if self.training:
+            self._follow(x.detach())
+        x = (x - self.mean) * (self.variance + _LEAST).rsqrt()
+        return self.out(functional.gelu(self.mix(x))) @ self.member
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor) -> None:
+        """Move the running mean and variance towards those of a batch: rows differ little against what they share."""
+        self.mean.lerp_(x.mean(dim=0), _PACE)
+        self.variance.lerp_(x.var(dim=0, correction=0), _PACE)
+
+    def _members(self) -> Tensor:
+        """Which counts make up each choice: (counts of all modalities, choices), 0 or 1."""
+        rows = [self.keep[:, place] == count for place, name in enumerate(self.names) for count in self.counts[name]]
+        return torch.stack(rows).to(torch.float32)

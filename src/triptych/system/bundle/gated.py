@@ -1,0 +1,225 @@
+"""Graphs of a network with a gate: what is left out is not run.
+
+For batches and missing modalities there is a graph per modality before the gate (`<modality>.stem`), the gate itself,
+and a graph per modality behind it (`<modality>.blocks`) that takes however many tokens it is given.  For one row with
+everything there is 'fused': the same parts joined in one file, where each modality's blocks are the branch of an `If`
+that takes as many of its tokens as the gate says.  One call of the runtime then answers, and a call costs more than
+the branch.  Weights stay outside the branches, where all graphs of a bundle share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import onnx
+import torch
+from onnx import GraphProto, NodeProto, TensorProto, compose, helper, numpy_helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+from triptych.errors import ModelError
+from triptych.model.gates import Gate, Look
+from triptych.model.multimodal import Multimodal
+from triptych.select import best_first
+from triptych.system.bundle.trace import OPSET, Several, trace
+from triptych.tokens import Tokens
+
+Axes = Mapping[int, Any]
+
+
+def gate_graphs(model: Multimodal, raws: Mapping[str, Tensor], axes: Mapping[str, Axes]) -> dict[str, bytes]:
+    """'gate', '<modality>.stem' and '<modality>.blocks'.
+
+    raws: examples of two rows; axes: which of theirs are open, the first of all among them
+    """
+    gate, batch = gate_of(model), next(iter(axes.values()))[0]
+    looks = {name: model.look(name, raw) for name, raw in raws.items()}
+    graphs = {
+        "gate": trace(
+            _Choose(gate),
+            [look.summary for look in looks.values()],
+            [f"{name}.summary" for name in looks],
+            ["keep"],
+            [{0: batch}] * len(looks),
+        )
+    }
+    for name, raw in raws.items():
+        outputs = ["x", "mask", "score", "summary"]
+        graphs[f"{name}.stem"] = trace(_Stem(model, name), [raw], [name], outputs, [axes[name]])
+        graphs[f"{name}.blocks"] = _blocks(model, name, looks[name], {0: batch})
+    return graphs
+
+
+def joined(model: Multimodal, raws: Mapping[str, Tensor], axes: Mapping[str, Axes]) -> bytes:
+    """All in one graph, for one row: 'output' (1, outputs) and 'keep' (1, modalities) int64.
+
+    raws: examples of one row; axes: which of theirs are open
+    """
+    names = list(raws)
+    outputs = [f"{name}.{part}" for name in names for part in ("x", "mask", "order")]
+    front = trace(_Front(model), list(raws.values()), names, [*outputs, "keep"], [axes[name] for name in names])
+    looks = {name: model.look(name, raw) for name, raw in raws.items()}
+    streams = {name: model.go_on(name, look.tokens) for name, look in looks.items()}
+    tensors = [t for tokens in streams.values() for t in (tokens.x, tokens.weights())]
+    inputs = [f"{name}.{part}" for name in names for part in ("x", "mask")]
+    counts = [{1: Dim(f"{name}_tokens", min=1, max=65536)} for name in names for _ in range(2)]
+    graph = onnx.load_model_from_string(front).graph
+    for place, name in enumerate(names):
+        blocks = onnx.load_model_from_string(_blocks(model, name, looks[name], {}))
+        _add_branch(graph, blocks, name, place, dim=int(streams[name].x.shape[-1]))
+    last = _part(
+        onnx.load_model_from_string(trace(_Decide(model), tensors, inputs, ["output"], counts)),
+        "decide.",
+        {name: f"{name}_kept" for name in inputs} | {"output": "output"},
+    )
+    graph.node.extend(last.node)
+    graph.initializer.extend(last.initializer)
+    keep = next(value for value in graph.output if value.name == "keep")
+    kept_outputs = [*last.output, keep]
+    made = helper.make_graph(graph.node, "fused", graph.input, kept_outputs, graph.initializer)
+    opset = [helper.make_opsetid("", OPSET)]
+    content: bytes = helper.make_model(made, opset_imports=opset, ir_version=10).SerializeToString()
+    return content
+
+
+def gate_of(model: Multimodal) -> Gate:
+    """The gate of a network.  Raises ModelError where there is none."""
+    if model.gate is None:
+        raise ModelError("this network has no gate")
+    return model.gate
+
+
+def _blocks(model: Multimodal, name: str, look: Look, batch: Axes) -> bytes:
+    count = Dim(f"{name}_tokens", min=1, max=65536)
+    stage = _Blocks(model, name, masked=look.tokens.mask is not None)
+    open_axes = {**batch, 1: count}
+    tensors = [look.tokens.x, look.tokens.weights()]
+    return trace(stage, tensors, ["x", "mask"], ["x_out", "mask_out"], [open_axes, open_axes])
+
+
+def _add_branch(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: int, dim: int) -> None:
+    """Run a modality's blocks on its best tokens, or give one token that is not real."""
+    here = f"{name}_branch."
+    renames = {"x": f"{here}x", "mask": f"{here}mask", "x_out": f"{here}x_out", "mask_out": f"{here}mask_out"}
+    part = _part(blocks, here, renames)
+    count, some, index = f"{here}count", f"{here}some", f"{here}index"
+    constants = {"place": [place], "zero": [0], "nothing": 0}
+    graph.initializer.extend(part.initializer)
+    graph.initializer.extend(
+        numpy_helper.from_array(torch.tensor(value).numpy(), f"{here}{key}") for key, value in constants.items()
+    )
+    graph.node.extend(
+        [
+            helper.make_node("Gather", ["keep", f"{here}place"], [f"{here}cell"], axis=1),
+            helper.make_node("Squeeze", [f"{here}cell", f"{here}zero"], [count]),
+            helper.make_node("Greater", [count, f"{here}nothing"], [some]),
+        ]
+    )
+    take = [
+        helper.make_node("Slice", [f"{name}.order", f"{here}zero", count, f"{here}zero"], [index]),
+        helper.make_node("Gather", [f"{name}.x", index], [renames["x"]], axis=1),
+        helper.make_node("Gather", [f"{name}.mask", index], [renames["mask"]], axis=1),
+    ]
+    then = _branch(f"{name}_run", [*take, *part.node], (renames["x_out"], renames["mask_out"]), dim)
+    empty = [_zeros(f"{here}no_x", (1, 1, dim)), _zeros(f"{here}no_mask", (1, 1))]
+    otherwise = _branch(f"{name}_skip", empty, (f"{here}no_x", f"{here}no_mask"), dim)
+    outputs = [f"{name}.x_kept", f"{name}.mask_kept"]
+    graph.node.append(helper.make_node("If", [some], outputs, then_branch=then, else_branch=otherwise))
+
+
+def _branch(title: str, nodes: Sequence[NodeProto], outputs: tuple[str, str], dim: int) -> GraphProto:
+    x, mask = outputs
+    values = [
+        helper.make_tensor_value_info(x, TensorProto.FLOAT, [1, None, dim]),
+        helper.make_tensor_value_info(mask, TensorProto.FLOAT, [1, None]),
+    ]
+    return helper.make_graph(nodes, title, [], values)
+
+
+def _zeros(name: str, shape: tuple[int, ...]) -> NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(torch.zeros(shape).numpy()))
+
+
+def _part(model: onnx.ModelProto, prefix: str, renames: Mapping[str, str]) -> GraphProto:
+    """A graph with its own names, but for its inputs and outputs, which are called as `renames` says."""
+    given = {f"{prefix}{old}": new for old, new in renames.items()}
+    graph = compose.add_prefix(model, prefix).graph
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for number, value in enumerate(side):
+                side[number] = given.get(value, value)
+    for value in (*graph.input, *graph.output):
+        value.name = given.get(value.name, value.name)
+    return graph
+
+
+@final
+class _Stem(nn.Module):
+    """raw → x (batch, tokens, dim), mask, score (batch, tokens), summary (batch, width)"""
+
+    def __init__(self, model: Multimodal, name: str) -> None:
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        look = self.model.look(self.name, raw)
+        return look.tokens.x, look.tokens.weights(), look.score, look.summary
+
+
+@final
+class _Choose(Several):
+    """The summaries of all modalities → keep (batch, modalities) int64"""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, *summaries: Tensor) -> Tensor:
+        return self.gate.choose(torch.stack(summaries, dim=1))
+
+
+@final
+class _Blocks(nn.Module):
+    """x and mask of some tokens → x and mask of what goes to the fusion"""
+
+    def __init__(self, model: Multimodal, name: str, *, masked: bool) -> None:
+        super().__init__()
+        self.model, self.name, self.masked = model, name, masked
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.model.go_on(self.name, Tokens(x, mask > 0 if self.masked else None))
+        return tokens.x, tokens.weights()
+
+
+@final
+class _Front(Several):
+    """All raw inputs of one row → x, mask and order (tokens,) of each modality's tokens, best first; keep"""
+
+    def __init__(self, model: Multimodal) -> None:
+        super().__init__()
+        self.model, self.gate, self.names = model, gate_of(model), tuple(model.encoders)
+
+    def forward(self, *raws: Tensor) -> tuple[Tensor, ...]:
+        looks = {name: self.model.look(name, raw) for name, raw in zip(self.names, raws, strict=True)}
+        parts = [
+            part
+            for look in looks.values()
+            for part in (look.tokens.x, look.tokens.weights(), best_first(look.tokens, look.score)[0])
+        ]
+        return (*parts, self.gate.choose(self.gate.summaries(looks)))
+
+
+@final
+class _Decide(Several):
+    """x and mask of every modality, of one row → output (1, outputs)"""
+
+    def __init__(self, model: Multimodal) -> None:
+        super().__init__()
+        self.model, self.names = model, tuple(model.encoders)
+
+    def forward(self, *pairs: Tensor) -> Tensor:
+        streams = {
+            name: Tokens(pairs[2 * i], pairs[2 * i + 1] > 0, pairs[2 * i + 1]) for i, name in enumerate(self.names)
+        }
+        return self.model.decide(streams)

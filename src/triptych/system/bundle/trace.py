@@ -1,0 +1,97 @@
+"""One stage of a network to one ONNX graph."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from onnxscript import opset20 as op
+from torch import Tensor, nn
+
+from triptych.system.bundle.expert_nodes import expert_mlps_node
+
+OPSET = 20
+
+
+class Several(nn.Module):
+    """A stage that takes any number of inputs."""
+
+
+def _quantize_node(x: Any, scale: Any, zero: Any, axis: int) -> Any:
+    return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+
+
+def _dequantize_node(x: Any, scale: Any, zero: Any, axis: int) -> Any:
+    return op.DequantizeLinear(x, scale, zero, axis=axis)
+
+
+def _softsign_node(x: Any) -> Any:
+    return op.Softsign(x)
+
+
+_NODES: dict[Any, Any] = {
+    torch.ops.triptych.softsign.default: _softsign_node,
+    torch.ops.triptych.quantize.default: _quantize_node,
+    torch.ops.triptych.dequantize.default: _dequantize_node,
+    torch.ops.triptych.expert_mlps.default: expert_mlps_node,
+}
+
+
+def trace(
+    stage: nn.Module,
+    args: Sequence[Tensor],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    axes: Sequence[dict[int, Any]],
+) -> bytes:
+    """Trace, translate and tidy one stage; its ONNX file as bytes.
+
+    axes: for each input, which of its axes are open
+    """
+    shapes = (tuple(axes),) if isinstance(stage, Several) else tuple(axes)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            stage.eval(),
+            tuple(args),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            external_data=False,
+            custom_translation_table=_NODES,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    model = program.model
+    with _quiet():
+        onnxscript.optimizer.optimize_ir(model, input_size_limit=4096, output_size_limit=4096)
+    for node in model.graph:
+        node.doc_string = None
+        node.metadata_props.clear()
+    for value in list(model.graph.inputs) + list(model.graph.outputs):
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+    content: bytes = ir.to_proto(model).SerializeToString()
+    return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own innards and about a missing torchvision; neither concerns the user."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

@@ -1,0 +1,116 @@
+"""Learn to allot tokens to modalities: a straight-through estimator, and a price that keeps to a budget.
+
+For every row two choices of the gate are run: the one that it makes (while learning also a random one) and a rival that
+gives one modality another number of tokens.  Forward, the loss is that of the choice alone.  Backward, the gate gets
+the gradient of the mixture p · (L₁ + price · c₁) + (1 − p) · (L₂ + price · c₂), with p = σ(s₁ − s₂) of the two scores:
+the straight-through estimator of Bengio, Léonard and Courville (2013), over losses that were both really seen.  Each
+step the price of compute rises by a factor e^{rate · (cost / budget − 1)}, so that the penalty holds the mean cost of
+the choices to the budget, as a Lagrange multiplier does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from triptych.errors import TrainingError
+from triptych.model.gates.gate import OVER_CAP
+from triptych.schema import Schema
+from triptych.tokens import Batch
+from triptych.train.losses import TaskLoss, soft_loss
+
+if TYPE_CHECKING:
+    from triptych.model.multimodal import Multimodal
+
+_RATE, _LOWEST, _HIGHEST = 0.05, 1e-3, 1e3
+_EXPLORING, _STILL = 0.5, 0.05  # share of a run in which random choices fade, and their share afterwards
+
+
+@final
+@dataclass(eq=False)
+class Allotment:
+    """Objective of a network with a gate.
+
+    budget:  mean cost of a row that is aimed at, as a share of the operations of the network without a gate
+    teacher: whose answers count `alpha` of the loss (see `Distillation`); None learns from the targets alone
+    progress: share of the run that is over, told by `after_step`
+    """
+
+    budget: float
+    task: TaskLoss = field(default_factory=TaskLoss)
+    teacher: Multimodal | None = None
+    alpha: float = 0.5
+    temperature: float = 2.0
+    progress: float = 0.0
+
+    def after_step(self, model: Multimodal, progress: float) -> None:  # noqa: ARG002
+        """For the hook of the same name of `fit`."""
+        self.progress = progress
+
+    def __call__(self, model: Multimodal, batch: Batch) -> Tensor:
+        """Run the choice and its rival.  Raises TrainingError without a gate or targets."""
+        if model.gate is None or batch.target is None:
+            raise TrainingError("an allotment is learnt by a network with a gate, from batches with targets")
+        gate, batch = model.gate, batch.only(*model.schema.names)
+        looks = model.look_all(batch)
+        scores = gate.scores(gate.summaries(looks))
+        allowed = scores.detach() > OVER_CAP / 2
+        best = scores.argmax(dim=1)
+        roam = torch.rand(len(best), device=best.device) < max(_STILL, 1 - self.progress / _EXPLORING)
+        choice = torch.where(roam, _drawn(allowed, best), best)
+        rival = _drawn(allowed & _neighbours(gate.keep, choice), choice)
+        streams = model.encode_kept(looks, gate.keep[choice])
+        output = model.decide(streams)
+        with torch.no_grad():
+            other = model.decide(model.encode_kept(looks, gate.keep[rival]))
+            answers = None if self.teacher is None else self.teacher(batch).float()
+            spared = self._each(model.schema, other, batch, answers) - self._each(model.schema, output, batch, answers)
+            spared = spared + gate.price * (gate.cost[rival] - gate.cost[choice])
+        self._follow(gate.price, gate.cost[best].mean())
+        chance = (_at(scores, choice) - _at(scores, rival)).sigmoid()
+        straight_through = ((chance.detach() - chance) * spared).mean()
+        loss = self.task.of(model, batch, streams, output)
+        if answers is not None:
+            soft = soft_loss(model.schema, output, answers.unsqueeze(0), self.temperature)
+            loss = self.alpha * soft + (1 - self.alpha) * loss
+        return loss + straight_through
+
+    @torch.no_grad()
+    def _follow(self, price: Tensor, cost: Tensor) -> None:
+        """Raise the price where the choices cost more than the budget, lower it where they cost less."""
+        price.clamp_(_LOWEST, _HIGHEST).mul_((_RATE * (cost / self.budget - 1)).exp())
+
+    def _each(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
+        """Loss of each row: (batch,)."""
+        if batch.target is None:
+            raise TrainingError("a training batch needs targets; this one has none")
+        task = self.task.by_row(schema, output, batch.target, mix=batch.mix)
+        if answers is None:
+            return task
+        if schema.task == "regression":
+            soft = ((output.float() - answers) / schema.scale).square().squeeze(1)
+        else:
+            own, theirs = ((x.float() / self.temperature).log_softmax(dim=-1) for x in (output, answers))
+            divergence = functional.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=1)
+            soft = self.temperature**2 * divergence
+        return self.alpha * soft + (1 - self.alpha) * task
+
+
+def _drawn(allowed: Tensor, otherwise: Tensor) -> Tensor:
+    """A choice among the allowed ones, drawn evenly; `otherwise` where there is none.  (batch, choices) → (batch,)"""
+    chances = torch.rand(allowed.shape, device=allowed.device).masked_fill(~allowed, -math.inf)
+    return torch.where(allowed.any(dim=1), chances.argmax(dim=1), otherwise)
+
+
+def _neighbours(keep: Tensor, choice: Tensor) -> Tensor:
+    """Which choices differ in one modality alone: (batch, choices)."""
+    return (keep.unsqueeze(0) != keep[choice].unsqueeze(1)).sum(dim=2) == 1
+
+
+def _at(scores: Tensor, choice: Tensor) -> Tensor:
+    return scores.gather(1, choice.unsqueeze(1)).squeeze(1)

@@ -201,7 +201,7 @@ def test_a_scan_is_a_loop(count: int) -> None:
 
 @pytest.mark.parametrize("name", ["linear", "recurrent", "state_space"])
 @pytest.mark.parametrize("marked", [False, True])
-def test_a_sequence_in_pieces_is_the_whole(name: str, marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+def test_a_sequence_in_pieces_is_the_whole(name: str, marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     mixer, x = make(name), torch.randn(2, 53, DIM)
     tokens = Tokens(x, torch.rand(2, 53) < 0.7, torch.rand(2, 53) + 0.5) if marked else Tokens(x)
     found = []

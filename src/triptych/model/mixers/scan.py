@@ -39,7 +39,7 @@ def linear_scan(decay: Tensor, added: Tensor, before: Tensor | None = None) -> T
 
 
 def _places(x: Tensor, chunks: int, length: int) -> tuple[Tensor, ...]:
-    """The first token of every chunk, the second, and so on: (batch, tokens, features) → (batch, chunks, features) each"""
+    """Every chunk's first token, second, and so on: (batch, tokens, features) → (batch, chunks, features) each"""
     count, features = x.shape[1:]
     if not statically_known_true(count == chunks * length):
         x = functional.pad(x, (0, 0, 0, chunks * length - count))

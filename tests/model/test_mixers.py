@@ -29,6 +29,7 @@ from triptych.model.config import BlockConfig
 from triptych.model.dense import Dense
 from triptych.model.encoder import Block
 from triptych.model.mixers import MIXERS, Mixer, scan
+from triptych.model.mixers.pieces import PIECE, pieces
 from triptych.model.mixers.scan import CHUNK, linear_scan
 from triptych.system.bundle.graphs import _encode_graph, export_fused, frozen
 from triptych.tokens import Batch, Tokens
@@ -193,6 +194,34 @@ def test_a_scan_is_a_loop(count: int) -> None:
         state = decay[:, t] * state + added[:, t]
         states.append(state)
     assert close(linear_scan(decay, added), torch.stack(states, dim=1))
+    if count > 1:
+        cut = count // 2
+        assert close(linear_scan(decay[:, cut:], added[:, cut:], states[cut - 1]), torch.stack(states[cut:], dim=1))
+
+
+@pytest.mark.parametrize("name", ["linear", "recurrent", "state_space"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_sequence_in_pieces_is_the_whole(name: str, marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixer, x = make(name), torch.randn(2, 53, DIM)
+    tokens = Tokens(x, torch.rand(2, 53) < 0.7, torch.rand(2, 53) + 0.5) if marked else Tokens(x)
+    found = []
+    for piece in (2**30, 1):
+        monkeypatch.setattr("triptych.model.mixers.pieces.PIECE", piece)
+        mixer.zero_grad()
+        answer = mixer(tokens)
+        answer.square().sum().backward()
+        found.append((answer.detach(), [p.grad.clone() for p in mixer.parameters() if p.grad is not None]))
+    (whole, gradients), (pieced, others) = found
+    assert close(whole, pieced)
+    assert all(torch.allclose(one, other, rtol=1e-3, atol=1e-3) for one, other in zip(gradients, others, strict=True))
+
+
+def test_pieces_follow_the_width_and_hold_every_token_once() -> None:
+    tokens = Tokens(torch.arange(100.0).reshape(1, 100, 1), None, torch.arange(100.0).reshape(1, 100))
+    parts = list(pieces(tokens, PIECE // 32))
+    assert [part.x.shape[1] for part in parts] == [32, 32, 32, 4]
+    assert torch.equal(torch.cat([part.weights() for part in parts], dim=1), tokens.weights())
+    assert len(list(pieces(tokens, 1))) == 1
 
 
 @pytest.mark.parametrize("name", ["recurrent", "state_space"])

@@ -8,7 +8,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from triptych.model.mixers.multi_head import MultiHead, mean_over_real
+from triptych.model.mixers.pieces import joined, pieces, summed
 from triptych.tokens import Tokens
+
+_LEAST = 1e-6  # of what a query gives all keys together
 
 
 @final
@@ -19,14 +22,21 @@ class Linear(MultiHead):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
-        query, key, value = self._features(tokens)
-        total = _total(query, key)
-        return self._joined(query @ (key.transpose(-1, -2) @ value) / total)
+        queries: list[Tensor] = []
+        held: list[Tensor] = []
+        sums: list[Tensor] = []
+        for piece in pieces(tokens, self.query_key_value.weight.shape[0]):
+            query, key, value = self._features(piece)
+            queries.append(query)
+            held.append(key.transpose(-1, -2) @ value)
+            sums.append(key.sum(dim=2))
+        whole, total = summed(held), summed(sums).unsqueeze(-1)
+        return joined([self._joined(query @ whole / (query @ total).clamp(min=_LEAST)) for query in queries])
 
     def received(self, tokens: Tokens) -> Tensor:
         """Mean attention that each token receives from the real ones, in linear time too: (batch, tokens)."""
         query, key, _ = self._features(tokens)
-        asked = query / _total(query, key) * tokens.real()[:, None, :, None]
+        asked = query / (query @ key.sum(dim=2).unsqueeze(-1)).clamp(min=_LEAST) * tokens.real()[:, None, :, None]
         return mean_over_real((key @ asked.sum(dim=2).unsqueeze(-1)).squeeze(-1), tokens)
 
     def _features(self, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,8 +45,3 @@ class Linear(MultiHead):
         if tokens.mask is not None or tokens.weight is not None:
             key = key * tokens.weights()[:, None, :, None]
         return query, key, value
-
-
-def _total(query: Tensor, key: Tensor) -> Tensor:
-    """Sum over all keys of what each query gives them: (batch, heads, tokens, 1)."""
-    return (query @ key.sum(dim=2).unsqueeze(-1)).clamp(min=1e-6)

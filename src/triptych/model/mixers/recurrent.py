@@ -15,6 +15,7 @@ from torch.nn import functional
 from triptych.model.config import BlockConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.mixers.mixer import WithoutAttention
+from triptych.model.mixers.pieces import joined, pieces
 from triptych.model.mixers.scan import linear_scan
 from triptych.tokens import Tokens
 
@@ -36,9 +37,14 @@ class Recurrent(WithoutAttention):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
-        weighs = tokens.mask is not None or tokens.weight is not None
-        out: Tensor = self.out(linear_scan(*self._terms(tokens.x, tokens.weights() if weighs else None)))
-        return out
+        answers: list[Tensor] = []
+        state = None
+        for piece in pieces(tokens, self.out.weight.shape[1]):
+            weighs = piece.mask is not None or piece.weight is not None
+            states = linear_scan(*self._terms(piece.x, piece.weights() if weighs else None), state)
+            answers.append(self.out(states))
+            state = states[:, -1]
+        return joined(answers)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One more token.  x: (batch, dim), state: (batch, width), None at the start → answer (batch, dim), state"""

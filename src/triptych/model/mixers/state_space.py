@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar, final
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 from triptych.model.config import BlockConfig, Precision
 from triptych.model.dense import Dense
 from triptych.model.mixers.mixer import WithoutAttention
+from triptych.model.mixers.pieces import joined, pieces
 from triptych.model.mixers.scan import linear_scan
 from triptych.tokens import Tokens
 
@@ -47,8 +49,14 @@ class StateSpace(WithoutAttention):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """tokens.x: (batch, tokens, dim) → (batch, tokens, dim)"""
-        weighs = tokens.mask is not None or tokens.weight is not None
-        return self._run(tokens.x, tokens.weights() if weighs else None, _scan)[0]
+        answers: list[Tensor] = []
+        state = None
+        for piece in pieces(tokens, self.log_rate.numel()):
+            weighs = piece.mask is not None or piece.weight is not None
+            answer, states = self._run(piece.x, piece.weights() if weighs else None, partial(_scan, before=state))
+            answers.append(answer)
+            state = states[:, -1]
+        return joined(answers)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One more token, after the ones that led to `state`; None at the start.
@@ -75,6 +83,7 @@ class StateSpace(WithoutAttention):
         return step if weight is None else step * weight.unsqueeze(-1)
 
 
-def _scan(decay: Tensor, added: Tensor) -> Tensor:
-    """decay, added: (batch, tokens, width, state) → states: (batch, tokens, width, state)"""
-    return torch.unflatten(linear_scan(decay.flatten(2), added.flatten(2)), 2, decay.shape[2:])
+def _scan(decay: Tensor, added: Tensor, before: Tensor | None) -> Tensor:
+    """decay, added: (batch, tokens, width, state), before: (batch, width, state) → (batch, tokens, width, state)"""
+    start = None if before is None else before.flatten(1)
+    return torch.unflatten(linear_scan(decay.flatten(2), added.flatten(2), start), 2, decay.shape[2:])

@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "errors",
         "schema",
         "tokens",
+        "select",
         "data",
         "model",
         "measure.report",

@@ -25,6 +25,9 @@ class Doubler:
         self.seen.append({k: v.tolist() for k, v in inputs.items()})
         return 2 * sum(inputs.values())
 
+    def answer(self, inputs):
+        return self.run(inputs), []
+
     def parts(self, inputs, repeat):
         return {"a.encode": [0.5] * repeat}
 

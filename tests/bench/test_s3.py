@@ -87,3 +87,9 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
 @pytest.mark.skipif(not RESULT.exists(), reason="not measured yet: docs/results holds no s3.json")
 def test_the_page_equals_the_measurements() -> None:
     assert (ROOT / "docs" / "s3.md").read_text() == s3_page.page(json.loads(RESULT.read_text()))
+
+
+def test_what_a_stage_adds_in_words() -> None:
+    assert s3_page.added(made(), "specialise") == "+20.000 points on average, better in 6 of 6 runs"
+    assert s3_page.added(made(), "select") == "+10.500 points on average, better in 6 of 6 runs"
+    assert s3_page.added(made(), "sparsify") == "+10.000 points on average, better in 3 of 6 runs"

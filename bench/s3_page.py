@@ -255,10 +255,15 @@ def lost(record: Mapping[str, Sequence[Record]]) -> str:
 
 def speed(record: Record) -> str:
     ps = sorted(record["p50_s"]["row"], key=float, reverse=True)
-    rows = [
-        (way, *(f"{ms(found[p])} ({found[p] / found['1']:.2f})" for p in ps)) for way, found in record["p50_s"].items()
-    ]
-    about = f"χ = {record['granularity']}, {record['tokens']} tokens; milliseconds, and the ratio to p = 1."
+    whole = record["p50_s"]["all"]["1"]
+
+    def cell(found: Mapping[str, float], p: str) -> str:
+        return f"{ms(found[p])} ({found[p] / whole:.2f})" if p in found else "–"
+
+    rows = [(way, *(cell(found, p) for p in ps)) for way, found in record["p50_s"].items()]
+    about = (
+        f"χ = {record['granularity']}, {record['tokens']} tokens; milliseconds, and the ratio to the plain network's."
+    )
     return f"{about}\n\n{table(('', *(f'p = {p}' for p in ps)), rows)}"
 
 

@@ -265,8 +265,11 @@ def test_ridge_is_its_normal_equations() -> None:
     x, noise = torch.randn(40, 3, generator=generator).double(), torch.randn(40, generator=generator).double()
     probe = ridge(x, noise)
     z = (x - x.mean(0)) / x.std(0, correction=0)
-    strengths = torch.logspace(-3, 3, 7).double() * torch.linalg.svdvals(z).square().mean()
-    answers = [torch.linalg.solve(z.T @ z + s * torch.eye(3), z.T @ (noise - noise.mean())) for s in strengths]
+    strengths = torch.logspace(-3, 3, 7, dtype=torch.float64) * torch.linalg.svdvals(z).square().mean()
+    answers = [
+        torch.linalg.solve(z.T @ z + s * torch.eye(3, dtype=torch.float64), z.T @ (noise - noise.mean()))
+        for s in strengths
+    ]
     assert min((probe.weight.squeeze(1) - a).abs().max() for a in answers) < 1e-9
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import fusion_page
 import missing_page
+import s3_page
 from words import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +68,12 @@ def fusion_effect(name: str, results: Results) -> str | None:
     return f"{told}; mean above late fusion's on {better} of {len(against)}, at {times:.2f} times its seconds"
 
 
+def stage_effect(name: str, results: Results) -> str | None:
+    """What a stage of S3 adds to the probe on test, over the one before it: mean of all sets and mixtures."""
+    record = results.get("s3")
+    return s3_page.added(record, name) if record and record["sets"] else None
+
+
 def gap_to_late(one: Mapping[str, Any], name: str) -> float:
     own, late = (fusion_page.goodness(one["fusions"][n], one["metric"]) for n in (name, "late"))
     return fusion_page.distance(own, late)[0]
@@ -114,6 +121,8 @@ FAMILIES: Mapping[str, Family] = {
     "BACKBONES": Family("Backbones: encoders that were trained elsewhere", "triptych.model.backbones"),
     "FILLS": Family("Fills: what stands for a missing modality", "triptych.model.missing", fill_effect),
     "BALANCES": Family("Balances: no modality silences the others", "triptych.train.balance", balance_effect),
+    "WAYS": Family("Routes of experts that are left out", "triptych.model.experts.sparsify"),
+    "STAGES": Family("S3: from specialised experts to few routes", "triptych.train.s3", stage_effect),
 }
 
 

@@ -28,9 +28,8 @@ fixed score measured on training rows, which is how a bundle ships it. *random* 
 ABOUT_FACTORS = """Two modalities whose frames show, four at a time, a factor that both share, one that only that
 modality has, and a part of a sum that only both together tell; a probe guesses among four values (chance 0.25).
 *together* is read by one linear probe of both vectors; *joined* reads each part apart and adds. Bits: what the best
-expert of a token tells about the factor that the token shows; what the most telling expert's work tells about a
-factor's value (2 at
-most); *selectivity* is the largest share of one factor in what an expert tells."""
+expert of a token tells about the factor that the token shows; what the most telling expert says of a factor's value (2
+at most); *selectivity* is the largest share of one factor in what an expert tells."""
 ABOUT_SPEED = """Median of one exported encoder at batch 1, one thread, in turns. *row* sorts each row's scores, *score*
 compares them with a fixed number; both work on the kept routes only."""
 
@@ -123,6 +122,19 @@ def value_of(run: Record, stage: str) -> float:
     if stage == "auto":
         return float(run["curve"][f"{run['auto']['share']:g}"])
     return float(run[stage])
+
+
+def added(record: Record, verb: str) -> str:
+    """What a stage changes in what a probe reads, in points over all sets and mixtures, in words."""
+    before, after = {"specialise": (0, 1), "select": (1, 2), "sparsify": (2, 3)}[verb]
+    gains = [
+        100 * sign(one) * (value_of(run, STAGES[after][0]) - value_of(run, STAGES[before][0]))
+        for _, one in sets(record)
+        for runs in mixtures(one).values()
+        for run in runs
+    ]
+    up = sum(gain > 0 for gain in gains)
+    return f"{signed(statistics.mean(gains))} points on average, better in {up} of {len(gains)} runs"
 
 
 def best_control(one: Record) -> str:
@@ -243,10 +255,15 @@ def lost(record: Mapping[str, Sequence[Record]]) -> str:
 
 def speed(record: Record) -> str:
     ps = sorted(record["p50_s"]["row"], key=float, reverse=True)
-    rows = [
-        (way, *(f"{ms(found[p])} ({found[p] / found['1']:.2f})" for p in ps)) for way, found in record["p50_s"].items()
-    ]
-    about = f"χ = {record['granularity']}, {record['tokens']} tokens; milliseconds, and the ratio to p = 1."
+    whole = record["p50_s"]["all"]["1"]
+
+    def cell(found: Mapping[str, float], p: str) -> str:
+        return f"{ms(found[p])} ({found[p] / whole:.2f})" if p in found else "–"
+
+    rows = [(way, *(cell(found, p) for p in ps)) for way, found in record["p50_s"].items()]
+    about = (
+        f"χ = {record['granularity']}, {record['tokens']} tokens; milliseconds, and the ratio to the plain network's."
+    )
     return f"{about}\n\n{table(('', *(f'p = {p}' for p in ps)), rows)}"
 
 

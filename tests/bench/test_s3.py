@@ -42,7 +42,7 @@ def made() -> dict[str, Any]:
         "speed": {
             "granularity": 8,
             "tokens": 24,
-            "p50_s": {"row": {"1": 2e-4, "0.5": 1e-4}, "score": {"1": 2e-4, "0.5": 5e-5}},
+            "p50_s": {"all": {"1": 1.6e-4}, "row": {"1": 2e-4, "0.5": 1e-4}, "score": {"1": 2e-4, "0.5": 5e-5}},
         },
     }
 
@@ -73,7 +73,7 @@ def test_the_page_holds_what_was_measured() -> None:
     assert "appears in 1 of 2 cases, in the mean only in 0, not at all in 1." in page
     assert "supervised: χ=2 +0.060; χ=8 −0.150" in page
     assert "knows less of the unique factors than S3, by 0.300 ± 0.000." in page
-    assert "| score | 0.200 (1.00) | 0.050 (0.25) |" in page
+    assert "| score | 0.200 (1.25) | 0.050 (0.31) |" in page
     assert "best over random at p = 0.5" in page
     empty = s3_page.page({**made(), "sets": {}})
     assert "## Curves" not in empty
@@ -87,3 +87,9 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
 @pytest.mark.skipif(not RESULT.exists(), reason="not measured yet: docs/results holds no s3.json")
 def test_the_page_equals_the_measurements() -> None:
     assert (ROOT / "docs" / "s3.md").read_text() == s3_page.page(json.loads(RESULT.read_text()))
+
+
+def test_what_a_stage_adds_in_words() -> None:
+    assert s3_page.added(made(), "specialise") == "+20.000 points on average, better in 6 of 6 runs"
+    assert s3_page.added(made(), "select") == "+10.500 points on average, better in 6 of 6 runs"
+    assert s3_page.added(made(), "sparsify") == "+10.000 points on average, better in 3 of 6 runs"

@@ -195,8 +195,9 @@ def test_a_measured_score_lets_the_share_pass_in_every_block(stages: tuple[S3, S
     chosen = S3(s3(depth=2).model)
     sparse = chosen.sparsify(share, way="score", data=MADE.data)
     for number in range(2):
-        passed = route_scores(sparse.model, MADE.data.train, number)
-        assert len(passed) == pytest.approx(share * 48 * 6 * 2, rel=0.02)
+        least = sparse.model.config.shared.blocks[number].routes.least
+        passed = (route_scores(sparse.model, MADE.data.train, number) >= least).sum().item()
+        assert passed == pytest.approx(share * 48 * 6 * 2, rel=0.02)
 
 
 def test_features_are_unit_vectors_whatever_the_batch(stages: tuple[S3, S3, S3]) -> None:
@@ -244,7 +245,8 @@ def test_the_best_share_is_chosen_and_the_smaller_of_equals() -> None:
     assert choice.share == 0.4
     assert choice.interval == (0.4, 0.4)
     quality, low, high = choice.curve[0.6]
-    assert low < quality == pytest.approx(0.9) < high
+    assert quality == pytest.approx(0.9)
+    assert low < quality < high
     close = {1.0: answers(0.5), 0.5: np.roll(answers(0.5), 100, axis=0)}
     unsure = choose_share(close, targets, MADE.data.schema, generator=np.random.default_rng(0))
     assert unsure.interval == (0.5, 1.0)
@@ -265,8 +267,11 @@ def test_ridge_is_its_normal_equations() -> None:
     x, noise = torch.randn(40, 3, generator=generator).double(), torch.randn(40, generator=generator).double()
     probe = ridge(x, noise)
     z = (x - x.mean(0)) / x.std(0, correction=0)
-    strengths = torch.logspace(-3, 3, 7).double() * torch.linalg.svdvals(z).square().mean()
-    answers = [torch.linalg.solve(z.T @ z + s * torch.eye(3), z.T @ (noise - noise.mean())) for s in strengths]
+    strengths = torch.logspace(-3, 3, 7, dtype=torch.float64) * torch.linalg.svdvals(z).square().mean()
+    answers = [
+        torch.linalg.solve(z.T @ z + s * torch.eye(3, dtype=torch.float64), z.T @ (noise - noise.mean()))
+        for s in strengths
+    ]
     assert min((probe.weight.squeeze(1) - a).abs().max() for a in answers) < 1e-9
 
 

@@ -58,6 +58,7 @@ def report_of(
         bundle_bytes=taken.bundle_bytes,
         flops=sum(taken.flops.values()) if taken.flops else None,
         params=taken.params,
+        routers=taken.routers,
         energy_j=taken.energy_j,
         energy_source=taken.energy_source,
         parts=_stages(taken) | _modalities(taken, targets, schema, generator),

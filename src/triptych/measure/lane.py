@@ -35,6 +35,7 @@ class Taken:
     flops: dict[str, int] = field(default_factory=dict)
     parts_s: dict[str, list[float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    routers: dict[str, Any] | None = None
     outputs: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     without: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
@@ -106,6 +107,7 @@ class Lane:
         params = answer.get("params")
         self.taken.params = None if params is None else int(params)
         self.taken.flops = {str(k): int(v) for k, v in _object(answer.get("flops")).items()}
+        self.taken.routers = dict(_object(answer.get("routers"))) or None
         self.taken.versions = {str(k): str(v) for k, v in _object(answer.get("versions")).items()}
 
     @property

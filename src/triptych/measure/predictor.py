@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Inputs = Mapping[str, NDArray[Any]]
+_WATCHED = 32  # predictions that tell what routers do
 
 
 class Predictor(Protocol):
@@ -28,7 +30,7 @@ class Predictor(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Parameter count, operations per part and library versions."""
+        """Parameter count, operations per part, library versions, and what routers do, None without any."""
         ...
 
 
@@ -62,6 +64,7 @@ class BundlePredictor:
             "params": sum(params) if params else None,
             "flops": {name: facts[name]["flops"] for name in run if "flops" in facts[name]},
             "versions": {"onnxruntime": version("onnxruntime")},
+            "routers": facts.get("fused", {}).get("routers"),
         }
 
 
@@ -74,11 +77,14 @@ class ModelPredictor:
         import torch
 
         from triptych.model import load_model
+        from triptych.model.experts import Router
 
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         self._model = load_model(folder).eval()
         self.names = tuple(self._model.schema.names)
+        experts = any(isinstance(part, Router) for part in self._model.modules())
+        self._recent: deque[Inputs] = deque(maxlen=_WATCHED if experts else 0)
 
     def run(self, inputs: Inputs) -> NDArray[Any]:
         """Predict.  Returns (batch, outputs)."""
@@ -86,6 +92,7 @@ class ModelPredictor:
 
         from triptych.tokens import Batch
 
+        self._recent.append(inputs)
         with torch.inference_mode():
             output = self._model(Batch({name: torch.from_numpy(value) for name, value in inputs.items()}))
         return np.asarray(output.float().numpy())
@@ -109,7 +116,22 @@ class ModelPredictor:
         from importlib.metadata import version
 
         params = sum(p.numel() for p in self._model.parameters())
-        return {"params": params, "flops": dict(self._model.flops()), "versions": {"torch": version("torch")}}
+        return {
+            "params": params,
+            "flops": dict(self._model.flops()),
+            "versions": {"torch": version("torch")},
+            "routers": self._routers(),
+        }
+
+    def _routers(self) -> dict[str, Any] | None:
+        """What routers did with the inputs of the last predictions."""
+        import torch
+
+        from triptych.model.experts import observed_routers
+        from triptych.tokens import Batch
+
+        batches = (Batch({name: torch.from_numpy(raw) for name, raw in inputs.items()}) for inputs in self._recent)
+        return observed_routers(self._model, batches)
 
 
 def _seconds(step: Callable[[], object], repeat: int) -> list[float]:

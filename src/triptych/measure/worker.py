@@ -16,7 +16,7 @@ decoded form of `triptych.tokens.Batch`; a file that is not there is a missing m
     {"op": "parts", "examples": PATH, "row": 0, "repeat": 20}
         → {"parts_s": {"image.encode": [seconds, …], …}}
     {"op": "describe"}
-        → {"params": 1, "flops": {"image.encode": 1}, "versions": {"torch": "2"}}
+        → {"params": 1, "flops": {"image.encode": 1}, "versions": {"torch": "2"}, "routers": null}
 
 load:     load the candidate, and nothing that predicting does not need.  `can` lists which of the optional abilities
           `without`, `parts` and `describe` it has; a worker with none may answer `{}`.
@@ -25,6 +25,7 @@ time:     `warmup` untimed and then `repeat` timed predictions of one example ea
 predict:  the output of every row in order (logits, or the value in the target's units), null for a row that has none of
           the candidate's modalities.  `without` names a modality to leave out.
 parts:    seconds of each stage for one row.
+describe: `routers` holds what every layer of experts does, as in a report; null or absent without any.
 """
 
 from __future__ import annotations

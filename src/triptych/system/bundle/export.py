@@ -15,6 +15,7 @@ from triptych.data.collate import collate
 from triptych.errors import BundleError
 from triptych.measure.report import Report
 from triptych.model.adapt import merged
+from triptych.model.experts import observed_routers
 from triptych.system.bundle.card import model_card
 from triptych.system.bundle.graphs import export_graphs
 from triptych.system.bundle.write import write_bundle
@@ -63,13 +64,17 @@ def export(
     used = (Point("full", model.schema.names, "fused"),) if points is None else tuple(points)
     steps = [{"technique": step} for step in model.config.recipe]
     card = model_card(model.schema, reports=reports, points=used, recipe=steps, provenance=made)
+    stages = stage_facts(model)
+    batches = (Batch({name: torch.from_numpy(value) for name, value in row.items()}) for row in rows)
+    if routers := observed_routers(model, batches):
+        stages["fused"]["routers"] = routers
     return write_bundle(
         Path(folder),
         schema=model.schema,
         graphs=export_graphs(model) if graphs is None else graphs,
         golden_inputs=rows,
         golden_outputs=outputs,
-        stages=stage_facts(model),
+        stages=stages,
         points=used,
         recipe=list(model.config.recipe),
         reports={name: _brief(report) for name, report in (reports or {}).items()},

@@ -60,6 +60,7 @@ def report_of(
         bundle_bytes=taken.bundle_bytes,
         flops=_flops(taken),
         params=taken.params,
+        routers=taken.routers,
         energy_j=taken.energy_j,
         energy_source=taken.energy_source,
         subsets=_qualities(taken, targets, schema),

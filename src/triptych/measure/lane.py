@@ -42,6 +42,7 @@ class Taken:
     weight_bytes: dict[str, int] = field(default_factory=dict)
     parts_s: dict[str, list[float]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    routers: dict[str, Any] | None = None
     outputs: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     asked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     orders: Orders | None = None
@@ -133,6 +134,7 @@ class Lane:
         self.taken.params = None if params is None else int(params)
         self.taken.flops = {str(k): int(v) for k, v in _object(answer.get("flops")).items()}
         self.taken.weight_bytes = {str(k): int(v) for k, v in _object(answer.get("weight_bytes")).items()}
+        self.taken.routers = dict(_object(answer.get("routers"))) or None
         self.taken.versions = {str(k): str(v) for k, v in _object(answer.get("versions")).items()}
 
     @property

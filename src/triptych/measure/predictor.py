@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 Inputs = Mapping[str, NDArray[Any]]
 Spent = dict[str, Any]  # of one row: 'shares' of tokens by modality, and 'flops' if they are known
+_WATCHED = 32  # predictions that tell what routers do
 
 
 class Predictor(Protocol):
@@ -33,7 +35,7 @@ class Predictor(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Parameter count, operations and bytes of weights per part, and library versions."""
+        """Parameter count, operations and bytes of weights per part, library versions, and what routers do if any."""
         ...
 
 
@@ -80,6 +82,7 @@ class BundlePredictor:
             "flops": {name: facts[name]["flops"] for name in run if "flops" in facts[name]},
             "weight_bytes": {n: facts[n]["weight_bytes"] for n in run if "weight_bytes" in facts[n]},
             "versions": {"onnxruntime": version("onnxruntime")},
+            "routers": facts.get("fused", {}).get("routers"),
         }
 
 
@@ -92,11 +95,14 @@ class ModelPredictor:
         import torch
 
         from triptych.model import load_model
+        from triptych.model.experts import Router
 
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         self._model = load_model(folder).eval()
         self.names = tuple(self._model.schema.names)
+        experts = any(isinstance(part, Router) for part in self._model.modules())
+        self._recent: deque[Inputs] = deque(maxlen=_WATCHED if experts else 0)
 
     def run(self, inputs: Inputs) -> NDArray[Any]:
         """Predict.  Returns (batch, outputs)."""
@@ -104,6 +110,7 @@ class ModelPredictor:
 
         from triptych.tokens import Batch
 
+        self._recent.append(inputs)
         with torch.inference_mode():
             output = self._model(Batch({name: torch.from_numpy(value) for name, value in inputs.items()}))
         return np.asarray(output.float().numpy())
@@ -139,7 +146,18 @@ class ModelPredictor:
             "flops": flops,
             "weight_bytes": weights,
             "versions": {"torch": version("torch")},
+            "routers": self._routers(),
         }
+
+    def _routers(self) -> dict[str, Any] | None:
+        """What routers did with the inputs of the last predictions."""
+        import torch
+
+        from triptych.model.experts import observed_routers
+        from triptych.tokens import Batch
+
+        batches = (Batch({name: torch.from_numpy(raw) for name, raw in inputs.items()}) for inputs in self._recent)
+        return observed_routers(self._model, batches)
 
 
 def _seconds(step: Callable[[], object], repeat: int) -> list[float]:

@@ -38,6 +38,8 @@ MEANING: Mapping[str, str] = {
     "flops": "arithmetic operations of one prediction, counted and not timed; with a gate the mean of what the rows "
     "execute; this is not speed",
     "params": "number of weights",
+    "routers": "of each layer of experts: load (share of the work by expert), entropy (0 sure, 1 undecided), collapse "
+    "(0 even, 1 one does all), pairs (per token); over the last timed examples, of a bundle over its golden ones",
     "energy_j": "joules per prediction",
     "energy_source": "where the joules come from, or why there are none",
     "worth": "of a modality: how much better the quality is with it than without it, on the same rows",
@@ -81,6 +83,7 @@ class Report:
     bundle_bytes: int | None = None
     flops: int | None = None
     params: int | None = None
+    routers: Mapping[str, Any] | None = None
     energy_j: float | None = None
     energy_source: str | None = None
     worth: float | None = None
@@ -155,6 +158,18 @@ def _figures(name: str, value: Any) -> dict[str, float]:
     return {key: _number(f"{name}.{key}", one) for key, one in _mapping(name, value).items()}
 
 
+def _routers(name: str, value: Any) -> dict[str, Any]:
+    found = {str(layer): _mapping(f"{name}.{layer}", one) for layer, one in _mapping(name, value).items()}
+    for layer, one in found.items():
+        if one.keys() != {"load", "entropy", "collapse", "pairs"}:
+            raise MeasureError(
+                f"report field {name}.{layer} must hold load, entropy, collapse, pairs; got {sorted(one)}"
+            )
+        for key, figure in one.items():
+            (_numbers if key == "load" else _number)(f"{name}.{layer}.{key}", figure)
+    return found
+
+
 def _parts(name: str, value: Any) -> dict[str, Report]:
     return {str(k): Report.from_dict(_mapping(name, v)) for k, v in _mapping(name, value).items()}
 
@@ -166,6 +181,7 @@ _BY_TYPE: Mapping[str, Callable[[str, Any], Any]] = {
     "Interval | None": _interval,
     "tuple[float, ...] | None": _numbers,
     "Mapping[str, Any]": _mapping,
+    "Mapping[str, Any] | None": _routers,
     "Mapping[str, float]": _figures,
     "Mapping[str, Report]": _parts,
 }

@@ -16,7 +16,8 @@ decoded form of `triptych.tokens.Batch`; a file that is not there is a missing m
     {"op": "parts", "examples": PATH, "row": 0, "repeat": 20}
         → {"parts_s": {"image.encode": [seconds, …], …}}
     {"op": "describe"}
-        → {"params": 1, "flops": {"image.encode": 1}, "weight_bytes": {"image.encode": 4}, "versions": {"torch": "2"}}
+        → {"params": 1, "flops": {"image.encode": 1}, "weight_bytes": {"image.encode": 4}, "versions": {"torch": "2"},
+           "routers": null}
 
 load:     load the candidate, and nothing that predicting does not need.  `can` lists which of the optional abilities
           `without`, `subsets`, `parts` and `describe` it has; a worker with none may answer `{}`.
@@ -27,6 +28,7 @@ predict:  the output of every row in order (logits, or the value in the target's
           `subsets` a list of them.  `spent` is optional: what each row used of its modalities' tokens and, if
           known, its operations, for a candidate whose rows differ in that.
 parts:    seconds of each stage for one row.
+describe: `routers` holds what every layer of experts does, as in a report; null or absent without any.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from triptych.report import figures, headline, inputs_view, ledger_view
+from triptych.report import experts_view, figures, headline, inputs_view, ledger_view
 from triptych.report.markup import Html, el
 from triptych.report.model import RunRecord
 from triptych.report.points import scatter_data
@@ -78,6 +78,7 @@ def _sections(run: RunRecord) -> list[Html]:
         figures.scatter(run),
         figures.steps(run),
         ledger_view.modalities(run),
+        experts_view.experts(run),
         figures.answers(run),
         inputs_view.examples(run),
         headline.candidates(run),

@@ -6,7 +6,12 @@ from triptych.model.experts.losses import balance_loss, entropy_losses, mean_sco
 from triptych.model.experts.routers import ROUTERS, Router, make_router
 from triptych.model.experts.routers.router import token_choice
 from triptych.model.experts.routing import Routing
-from triptych.model.experts.statistics import RouterStatistics, router_statistics, watched_routers
+from triptych.model.experts.statistics import (
+    RouterStatistics,
+    observed_routers,
+    router_statistics,
+    watched_routers,
+)
 
 __all__ = [
     "GROUPED_FLOPS",
@@ -22,6 +27,7 @@ __all__ = [
     "grouped_matmul",
     "make_router",
     "mean_score",
+    "observed_routers",
     "router_statistics",
     "token_choice",
     "watched_routers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 from triptych.model.experts.losses import entropy
 from triptych.model.experts.routers import Router
 from triptych.model.experts.routing import Routing
+from triptych.tokens import Batch
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ def router_statistics(routings: Sequence[Routing]) -> RouterStatistics:
         collapse=min(1.0, max(0.0, 1 - (used - 1) / (experts - 1))) if experts > 1 else 0.0,
         pairs=len(worked) / real,
     )
+
+
+@torch.inference_mode()
+def observed_routers(network: nn.Module, batches: Iterable[Batch]) -> dict[str, dict[str, Any]] | None:
+    """Statistics of every router over some batches, as plain JSON values by part; None in a network without any."""
+    with watched_routers(network) as seen:
+        for batch in batches:
+            network(batch)
+    return {name: router_statistics(found).to_dict() for name, found in seen.items()} or None
 
 
 @contextmanager

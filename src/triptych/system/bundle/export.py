@@ -18,6 +18,7 @@ from triptych.measure.ledger import modalities
 from triptych.measure.report import Report
 from triptych.model.adapt import merged
 from triptych.model.cost import count_choices_
+from triptych.model.experts import observed_routers
 from triptych.system.bundle.card import model_card
 from triptych.system.bundle.gated import gate_of
 from triptych.system.bundle.graphs import export_graphs
@@ -69,13 +70,17 @@ def export(
     steps = [{"technique": step} for step in model.config.recipe]
     card = model_card(model.schema, reports=reports, points=used, recipe=steps, provenance=made)
     written = export_graphs(model) if graphs is None else graphs
+    stages = stage_facts(model)
+    batches = (Batch({name: torch.from_numpy(value) for name, value in row.items()}) for row in rows)
+    if routers := observed_routers(model, batches):
+        stages["fused"]["routers"] = routers
     return write_bundle(
         Path(folder),
         schema=model.schema,
         graphs=written,
         golden_inputs=rows,
         golden_outputs=outputs,
-        stages=_with_bytes(stage_facts(model), written),
+        stages=_with_bytes(stages, written),
         points=used,
         recipe=list(model.config.recipe),
         reports={name: _brief(report) for name, report in (reports or {}).items()},

@@ -170,6 +170,8 @@ _EXTRA: tuple[tuple[str, str, Callable[[float | None, str], str]], ...] = (
     ("alone", "alone", words.quality),
     ("params", "parameters", lambda value, _: words.count(value)),
     ("flops", "FLOPs", lambda value, _: words.count(value)),
+    ("kept", "tokens read", lambda value, _: _percent(value)),
+    ("skipped", "rows without it", lambda value, _: _percent(value)),
 )
 
 
@@ -191,6 +193,10 @@ def _modality(
         ),
         *(el("td", write(figures.get(key), run.metric)) for key, _, write in extra),
     )
+
+
+def _percent(value: float | None) -> str:
+    return words.NOT_MEASURED if value is None else f"{100 * value:.0f}{words.NBSP}%"
 
 
 def _worth(value: float | None, metric: str) -> str:

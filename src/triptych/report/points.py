@@ -75,7 +75,7 @@ def ledger(run: RunRecord) -> dict[str, dict[str, Any]]:
     parts = run.reports.get(run.chosen, {}).get("parts", {})
     kinds = {m["name"]: m.get("kind", "") for m in run.schema.get("modalities", ()) if "name" in m}
     names = [name for name in (*kinds, *run.modalities) if name in parts or name in run.modalities]
-    keys = ("p50_s", "flops", "params", "worth", "worth_interval")
+    keys = ("p50_s", "flops", "params", "worth", "worth_interval", "kept", "skipped")
     return {
         name: {
             "kind": kinds.get(name, ""),

@@ -26,8 +26,8 @@ ABOUT_WAYS = """A gate looks at the stem tokens of every modality and decides fo
 tokens go on; the blocks of a modality that gets none are not run. *Control* is the same network without a gate,
 trained as long. Compute is counted on the tokens that are there, gate and stems included; latency is the median of
 one prediction of the exported bundle, one thread, in turns with the control's. Intervals are Student's t."""
-ABOUT_RULE = """Asked of a set: at least 50 % less compute and 35 % lower latency, with a mean quality at most 0.5 points
-below the control's."""
+ABOUT_RULE = """Asked of a set: at least 50 % less compute and 35 % lower latency, with a mean quality at most 0.5
+points below the control's."""
 ABOUT_CONTROLS = """*Fixed* gives every modality the same share of its tokens, at no more compute than adaptive.
 *Random* deals adaptive's choices out to the rows by chance, and was trained so. *Cascade* runs the cheapest modality
 and stops when its exit is sure, at no more compute on validation; it needs classes. Quality, then share of the

@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=0.42)
     parser.add_argument("--dense-seconds", type=float, default=50)
     parser.add_argument("--seconds", type=float, default=28)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
     parser.add_argument("--threads", type=int, default=2)

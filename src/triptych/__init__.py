@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 _HOME = {
+    "AdaptTokens": "algorithm",
     "Batch": "tokens",
     "Budget": "search.budget",
     "Bundle": "system.runtime",

@@ -26,7 +26,8 @@ class Doubler:
         return 2 * sum(inputs.values())
 
     def answer(self, inputs):
-        return self.run(inputs), []
+        rows = len(next(iter(inputs.values())))
+        return self.run(inputs), [{"shares": dict.fromkeys(inputs, 0.5), "flops": None}] * rows
 
     def parts(self, inputs, repeat):
         return {"a.encode": [0.5] * repeat}
@@ -60,6 +61,12 @@ def test_predictions_come_in_row_order_and_null_where_nothing_is_left(session, e
     assert session.answer({**ask, "without": "a"})["outputs"] == [None, [4.0], [8.0], None]
     assert session.answer({**ask, "without": ["b"]})["outputs"] == [[2.0], None, [6.0], None]
     assert session.answer({**ask, "without": ["a", "b"]})["outputs"] == [None] * 4
+
+
+def test_what_each_row_spent_is_told_for_the_modalities_that_it_has(session, examples):
+    answer = session.answer({"op": "predict", "examples": str(examples), "rows": 4, "without": None})
+    told = sorted(json.dumps(one["shares"], sort_keys=True) for one in answer["spent"])
+    assert told == ['{"a": 0.5, "b": 0.5}', '{"a": 0.5}', '{"b": 0.5}']
 
 
 def test_timing_cycles_over_the_rows_and_warms_up_first(session, doubler, examples):

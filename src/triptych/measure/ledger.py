@@ -26,6 +26,7 @@ class Line:
     energy_share, energy_j: of a prediction's energy, in joules where those were measured;  energy_source: where from
     alone: quality with nothing else
     shapley, shapley_interval: its Shapley value, what it earns;  worth, worth_interval: what is lost without it
+    kept, skipped: share of its tokens that a gate lets through, and of the rows that a gate answers without it
     """
 
     name: str
@@ -42,6 +43,8 @@ class Line:
     shapley_interval: Interval | None = None
     worth: float | None = None
     worth_interval: Interval | None = None
+    kept: float | None = None
+    skipped: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without what was not measured."""
@@ -68,7 +71,7 @@ def ledger(report: Report) -> tuple[Line, ...]:
     )
 
 
-_WORTH = ("shapley", "shapley_interval", "worth", "worth_interval")
+_WORTH = ("shapley", "shapley_interval", "worth", "worth_interval", "kept", "skipped")
 
 
 def modalities(report: Report) -> tuple[str, ...]:

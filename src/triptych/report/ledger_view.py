@@ -24,6 +24,8 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any, str], str]], ...] = (
     ("energy_share", "energy, estimated", lambda value, _: percent(value)),
     ("energy_j", "joules, estimated", lambda value, _: words.joules(value)),
     ("alone", "quality alone", words.quality),
+    ("kept", "tokens read", lambda value, _: percent(value)),
+    ("skipped", "rows without it", lambda value, _: percent(value)),
 )
 
 

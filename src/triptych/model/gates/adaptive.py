@@ -23,6 +23,7 @@ from triptych.tokens import Tokens
 
 _TIE = 1e-4  # of scores: small against what is learnt, and an even spread before anything is
 _PACE, _LEAST = 0.05, 1e-5
+_FAR = 5.0  # standard deviations; what never varied while training may be a thousand away when a modality is missing
 
 
 @final
@@ -37,7 +38,7 @@ class AdaptiveGate(Gate):
     member: Tensor
 
     def __init__(self, dims: Mapping[str, int], tokens: Mapping[str, int], config: GateConfig) -> None:
-        super().__init__(tokens, config)
+        super().__init__(dims, tokens, config)
         hidden = config.hidden
         self.read = nn.ModuleDict({name: Dense(dim, hidden, precision="float32") for name, dim in dims.items()})
         self.rank = nn.ModuleDict({name: Dense(hidden, 1, precision="float32", bias=False) for name in dims})
@@ -73,8 +74,9 @@ class AdaptiveGate(Gate):
         x = summaries.flatten(1)
         if self.training:
             self._follow(x.detach())
-        x = (x - self.mean) * (self.variance + _LEAST).rsqrt()
-        return self.out(functional.gelu(self.mix(x))) @ self.member
+        x = ((x - self.mean) * (self.variance + _LEAST).rsqrt()).clamp(-_FAR, _FAR)
+        worth: Tensor = self.out(functional.gelu(self.mix(x))) @ self.member
+        return worth
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:

@@ -54,7 +54,9 @@ class Gate(nn.Module, ABC):
     uses: Tensor
     empty: Tensor
 
-    def __init__(self, tokens: Mapping[str, int], config: GateConfig) -> None:
+    @abstractmethod
+    def __init__(self, dims: Mapping[str, int], tokens: Mapping[str, int], config: GateConfig) -> None:
+        """dims, tokens: width and number of each modality's stem tokens"""
         super().__init__()
         self.config = config
         self.names = tuple(tokens)

@@ -69,7 +69,9 @@ def operations_of(shares: Mapping[str, float], schema: Schema, stages: Mapping[s
     choices = stages["gate"].facts.get("choices")
     wanted = [round(shares[name] * count) for name, count in zip(schema.names, _tokens(schema, stages), strict=True)]
     known = (row for row in choices if isinstance(row, list)) if isinstance(choices, list) else ()
-    return next((row[-1] for row in known if row[:-1] == wanted and isinstance(row[-1], int)), None)
+    operations = (row[-1] for row in known if row[:-1] == wanted)
+    found: object = next(operations, None)
+    return found if isinstance(found, int) else None
 
 
 def _tokens(schema: Schema, stages: Mapping[str, Stage]) -> list[int]:

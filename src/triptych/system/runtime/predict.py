@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -68,6 +68,7 @@ def predictions(
     """One prediction per row.  given: modalities that the rows have; seconds: of one row"""
     missing = tuple(name for name in schema.names if name not in given)
     say = _SAY[schema.task]
+    nothing: Iterable[Mapping[str, float]] = repeat({})
     return [
         Prediction(
             **{"label": None, "value": None, "probabilities": {}, **say(schema, output, given)},
@@ -79,7 +80,7 @@ def predictions(
             deadline_met=met,
             shares={name: share for name, share in shares.items() if name in given},
         )
-        for output, used, shares in zip(answer.output, answer.used, answer.shares or repeat({}), strict=False)
+        for output, used, shares in zip(answer.output, answer.used, answer.shares or nothing, strict=False)
     ]
 
 

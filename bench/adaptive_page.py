@@ -1,0 +1,208 @@
+"""docs/adaptive.md and its plots from docs/results/adaptive.json and nothing else.
+
+python bench/adaptive_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from fusion_page import interval
+from words import ms, share, table
+
+from triptych.measure.quality import higher_is_better
+
+ROOT = Path(__file__).resolve().parents[1]
+LESS_COMPUTE, LESS_LATENCY, WITHIN, LEAST_SETS = 0.50, 0.35, 0.005, 4
+INK, ACCENT, QUIET = "#333333", "#2a6fbb", "#bbbbbb"
+
+ABOUT = """Written by `python bench/adaptive.py` from [results/adaptive.json](results/adaptive.json). Do not edit."""
+ABOUT_WAYS = """A gate looks at the stem tokens of every modality and decides for each row how many of a modality's
+tokens go on; the blocks of a modality that gets none are not run. *Control* is the same network without a gate,
+trained as long. Compute is counted on the tokens that are there, gate and stems included; latency is the median of
+one prediction of the exported bundle, one thread, in turns with the control's. Intervals are Student's t."""
+ABOUT_RULE = """Asked of a set: at least 50 % less compute and 35 % lower latency, with a mean quality at most 0.5
+points below the control's."""
+ABOUT_CONTROLS = """*Fixed* gives every modality the same share of its tokens, at no more compute than adaptive.
+*Random* deals adaptive's choices out to the rows by chance, and was trained so. *Cascade* runs the cheapest modality
+and stops when its exit is sure, at no more compute on validation; it needs classes. Quality, then share of the
+control's compute."""
+ABOUT_NOISE = """Share of a modality's tokens that is read as noise takes the place of more and more of its values,
+mean over the seeds. *Falls* means that no step raises the mean by more than half a point, and that the last is below
+the first."""
+
+Record = Mapping[str, Any]
+
+
+def write_page(docs: Path) -> None:
+    """Write the page and its plots."""
+    record = json.loads((docs / "results" / "adaptive.json").read_text())
+    if record["sets"]:
+        plot(record, docs / "images" / "adaptive.svg")
+    (docs / "adaptive.md").write_text(page(record))
+
+
+def page(record: Record) -> str:
+    """The whole page as Markdown."""
+    parts = ["# Modality-adaptive attention", ABOUT, ABOUT_WAYS]
+    if not record["sets"]:
+        return "\n\n".join([*parts, "No set has been measured yet."]) + "\n"
+    sets = record["sets"]
+    met = [name for name, one in sets.items() if meets(one)]
+    told = f"Met on {len(met)} of {len(sets)} sets ({', '.join(met) or 'none'}); four were asked for."
+    parts += [protocol(record), "## Against the network without a gate", ABOUT_RULE, told, main_table(sets)]
+    parts += ["![Quality and latency, and shares under noise](images/adaptive.svg)"]
+    parts += ["## Against other ways to spend as much", ABOUT_CONTROLS, control_table(sets)]
+    parts += ["## When a modality turns into noise", ABOUT_NOISE, noise_table(sets)]
+    parts += ["## Modalities that are left out", skip_table(sets)]
+    return "\n\n".join(parts) + "\n"
+
+
+def protocol(record: Record) -> str:
+    options, machine = record["options"], record["environment"]
+    seeds = max(len(one["measured"]) for one in record["sets"].values())
+    return (
+        f"`{options['network']}` of width {record['sizes']['dim']} and depth {record['sizes']['depth']}, about fifty"
+        f" tokens per modality, {seeds} seed(s); {options['dense_seconds']:g} s of training without a gate, then"
+        f" {options['seconds']:g} s each. Budget {share(options['budget'])} of the operations; in training one row in"
+        f" {1 / max(options['corrupt'], 1e-9):.0f} had noise in one modality. {machine['cpu']}."
+    )
+
+
+def changes(one: Record) -> dict[str, list[float]]:
+    """Over the seeds: compute and latency as shares of the control's, and by how much the quality is worse."""
+    runs = one["measured"]
+    worse = 1 if higher_is_better(one["metric"]) else -1
+    return {
+        "compute": [run["adaptive"]["flops"] / run["control"]["flops"] for run in runs],
+        "latency": [run["adaptive"]["p50_ratio"] for run in runs],
+        "drop": [worse * (run["control"]["quality"] - run["adaptive"]["quality"]) for run in runs],
+    }
+
+
+def meets(one: Record) -> bool:
+    """Whether the means over the seeds are what is asked of a set."""
+    found = {key: statistics.mean(values) for key, values in changes(one).items()}
+    return (
+        found["compute"] <= 1 - LESS_COMPUTE + 1e-9
+        and found["latency"] <= 1 - LESS_LATENCY + 1e-9
+        and found["drop"] <= WITHIN + 1e-9
+    )
+
+
+def ranged(values: Sequence[float], scale: float = 100, digits: int = 1) -> str:
+    """Mean, and half of its interval where there are several seeds."""
+    middle, half = interval(values)
+    text = f"{scale * middle:.{digits}f}"
+    return text if half is None else f"{text} ± {scale * half:.{digits}f}"
+
+
+def main_table(sets: Record) -> str:
+    head = ("set", "metric", "control", "adaptive", "drop (points)", "compute (%)", "latency (%)", "p50 (ms)", "met")
+    rows = []
+    for name, one in sets.items():
+        found = changes(one)
+        both = [[run[way]["quality"] for run in one["measured"]] for way in ("control", "adaptive")]
+        seconds = [statistics.mean(run[way]["p50_s"] for run in one["measured"]) for way in ("control", "adaptive")]
+        rows.append(
+            (
+                name,
+                one["metric"],
+                *(ranged(values) for values in both),
+                ranged(found["drop"]),
+                ranged(found["compute"]),
+                ranged(found["latency"]),
+                f"{ms(seconds[0])} → {ms(seconds[1])}",
+                "yes" if meets(one) else "no",
+            )
+        )
+    return table(head, rows)
+
+
+def control_table(sets: Record) -> str:
+    ways = ("adaptive", "fixed", "random", "cascade")
+    rows = []
+    for name, one in sets.items():
+        cells = [name]
+        for way in ways:
+            runs = [run for run in one[way] if run is not None]
+            cost = f"{100 * statistics.mean(run['cost'] for run in runs):.0f} %" if runs else ""
+            cells.append(f"{ranged([run['quality'] for run in runs])} at {cost}" if runs else "no classes")
+        rows.append(cells)
+    return table(("set", *ways), rows)
+
+
+def swept(one: Record, name: str, key: str = "share") -> list[float]:
+    """Means over the seeds, by strength."""
+    runs = [run[name] for run in one["noise"]]
+    return [statistics.mean(point[key] for point in points) for points in zip(*runs, strict=True)]
+
+
+def falls(values: Sequence[float]) -> bool:
+    """Whether the share never rises, but for half a point, and ends lower than it began."""
+    return values[-1] < values[0] and all(b <= a + 0.005 for a, b in pairwise(values))
+
+
+def noise_table(sets: Record) -> str:
+    first = next(iter(sets.values()))["noise"][0]
+    strengths = [point["strength"] for point in next(iter(first.values()))]
+    rows = []
+    for name, one in sets.items():
+        for modality in one["noise"][0]:
+            values = swept(one, modality)
+            told = "yes" if falls(values) else "no"
+            rows.append((name, modality, *(share(value) for value in values), told))
+    return table(("set", "modality", *(f"noise {100 * s:.0f} %" for s in strengths), "falls"), rows)
+
+
+def skip_table(sets: Record) -> str:
+    rows = []
+    for name, one in sets.items():
+        for modality in one["measured"][0]["adaptive"]["parts"]:
+            parts = [run["adaptive"]["parts"][modality] for run in one["measured"]]
+            alone = ranged([run["one_alone"] for run in one["adaptive"]])
+            rows.append((name, modality, *(ranged([p[key] for p in parts]) for key in ("kept", "skipped")), alone))
+    return table(
+        ("set", "modality", "tokens read (%)", "left out (% of rows)", "rows with one modality alone (%)"), rows
+    )
+
+
+def plot(record: Record, path: Path) -> None:
+    """Latency against quality lost, and the shares under noise: one picture."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "triptych"
+    from matplotlib import pyplot as plt
+
+    sets = record["sets"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), constrained_layout=True)
+    for name, one in sets.items():
+        found = {key: statistics.mean(values) for key, values in changes(one).items()}
+        left.plot(100 * found["latency"], 100 * found["drop"], "o", color=ACCENT)
+        left.annotate(name, (100 * found["latency"], 100 * found["drop"]), xytext=(4, 4), textcoords="offset points")
+    left.axvline(100 * (1 - LESS_LATENCY), color=QUIET)
+    left.axhline(100 * WITHIN, color=QUIET)
+    left.set(xlabel="latency, % of the network without a gate", ylabel="quality lost, points")
+    for name, one in sets.items():
+        for modality, points in one["noise"][0].items():
+            strengths = [100 * point["strength"] for point in points]
+            right.plot(strengths, [100 * v for v in swept(one, modality)], label=f"{name} {modality}")
+    right.set(xlabel="noise in that modality, %", ylabel="tokens of it read, %", ylim=(0, None))
+    right.legend(fontsize=6, ncols=2)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    write_page(ROOT / "docs")
+    print(json.dumps({"page": "docs/adaptive.md"}))

@@ -1,0 +1,113 @@
+"""The allotment of tokens: what is paid forward, what the gate learns backward, and that the price keeps the budget."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from triptych.algorithm.tokens.adapt import gated
+from triptych.errors import ModelError, TrainingError
+from triptych.model import Multimodal, build
+from triptych.model.config import GateConfig
+from triptych.model.cost import fit_price_
+from triptych.schema import Modality, Schema
+from triptych.tokens import Batch
+from triptych.train import TaskLoss, allotment
+from triptych.train.allotment import Allotment
+
+NAMES = ("one", "two")
+SCHEMA = Schema(
+    "s",
+    tuple(Modality(n, "series", frames=8, channels=1, rate_hz=1, center=(0.0,), scale=(1.0,)) for n in NAMES),
+    "y",
+    "classification",
+    "accuracy",
+    classes=("no", "yes"),
+)
+
+
+def network(gate: GateConfig | None) -> Multimodal:
+    torch.manual_seed(0)
+    sizes = {"dim": 8, "depth": 1, "heads": 2, "expansion": 1.0, "frames_per_token": 2, "hidden": 8, "head_hidden": 8}
+    plain = build("late_fusion", SCHEMA, dropout=0.0, **sizes)
+    return plain if gate is None else gated(plain, gate)
+
+
+def rows(seed: int, count: int = 64) -> Batch:
+    """The target is the sign of the mean of one modality, whose size says which of the two it is."""
+    generator = torch.Generator().manual_seed(seed)
+    told, other = (torch.randn(count, 8, 1, generator=generator) for _ in range(2))
+    sign = torch.randint(0, 2, (count,), generator=generator)
+    speaks = torch.rand(count, generator=generator) < 0.5
+    told = told * 0.3 + 3 * (2 * sign - 1).view(-1, 1, 1)
+    pick = speaks.view(-1, 1, 1)
+    inputs = {"one": torch.where(pick, told, other * 0.3), "two": torch.where(pick, other * 0.3, told)}
+    return Batch(inputs, target=sign)
+
+
+def kept(model: Multimodal, batch: Batch) -> Tensor:
+    return model.gate.choose(model.gate.summaries(model.look_all(batch)))
+
+
+def test_forward_the_loss_is_that_of_the_choice_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allotment, "_STILL", 0.0)
+    model, batch = network(GateConfig()), rows(0)
+    fit_price_(model, [batch], 0.5)
+    loss = Allotment(0.5, progress=1.0)(model, batch)
+    assert loss.item() == pytest.approx(TaskLoss()(model, batch).item(), abs=1e-5)
+    loss.backward()
+    assert model.gate.out.bias.grad.abs().sum() > 0
+    assert model.gate.read["one"].weight.grad is not None
+
+
+def test_a_gate_learns_which_modality_a_row_needs_and_keeps_to_its_budget() -> None:
+    model, objective = network(GateConfig(shares=(0.0, 0.5, 1.0))), Allotment(0.65)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    steps = 120
+    model.train()
+    for step in range(steps):
+        objective.after_step(model, step / steps)
+        optimizer.zero_grad()
+        objective(model, rows(step)).backward()
+        optimizer.step()
+    model.eval()
+    spent = fit_price_(model, [rows(1000)], 0.65)
+    assert spent <= 0.65
+    test = rows(1001, 256)
+    with torch.no_grad():
+        keep, right = kept(model, test), (model(test).argmax(dim=1) == test.target).float().mean()
+    speaks = test.inputs["one"].abs().mean(dim=(1, 2)) > 1
+    assert right > 0.95
+    assert keep[speaks, 0].float().mean() > keep[~speaks, 0].float().mean()
+    assert keep[~speaks, 1].float().mean() > keep[speaks, 1].float().mean()
+
+
+def test_the_price_rises_above_the_budget_and_falls_below_it() -> None:
+    price, objective = torch.tensor(1.0), Allotment(0.5)
+    objective._follow(price, torch.tensor(1.0))
+    assert price.item() == pytest.approx(math.exp(allotment._RATE))
+    objective._follow(price, torch.tensor(0.0))
+    assert price.item() == pytest.approx(1.0)
+
+
+@torch.no_grad()
+def test_the_fitted_price_is_the_lowest_that_meets_the_budget() -> None:
+    model, batch = network(GateConfig()), rows(0)
+    model.gate.out.weight.normal_(std=3.0)
+    for budget in (0.3, 0.6):
+        spent = fit_price_(model, [batch], budget)
+        cost = model.gate.cost[model.gate.scores(model.gate.summaries(model.look_all(batch))).argmax(dim=1)].mean()
+        assert cost.item() == pytest.approx(spent)
+        assert spent <= budget
+    with pytest.raises(ModelError, match=r"more than the budget of 0\.001"):
+        fit_price_(model, [batch], 0.001)
+
+
+def test_networks_without_a_gate_and_batches_without_targets_are_refused() -> None:
+    with pytest.raises(TrainingError, match="a network with a gate"):
+        Allotment(0.5)(network(None), rows(0))
+    with pytest.raises(TrainingError, match="batches with targets"):
+        Allotment(0.5)(network(GateConfig()), Batch(rows(0).inputs))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +60,7 @@ USUAL_WAYS = ("zero", "placeholder", "dropout", "bank")
 RATES = (0.0, 0.3, 0.6, 0.9)
 BALANCED = ("mosi", "ravdess")
 NONE = "none"
-PROBE_STEPS = 4
+PROBE_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -154,19 +155,23 @@ def every_subset(model: Multimodal, rows: Split) -> dict[Subset, Floats]:
 
 
 def probe(data: Dataset, args: argparse.Namespace) -> float:
-    """Seconds of a whole cell, from a few steps and one judging."""
-    cell = Cell("fills", data.name, "zero", 0.0, 0)
+    """Seconds of a whole cell, from the median of a few steps and one judging."""
+    cell, ticks = Cell("fills", data.name, "zero", 0.0, 0), [time.monotonic()]
     rows = data.train.subset(range(min(len(data.train), PROBE_STEPS * TRAIN["batch_size"])))
     short = Dataset(data.schema, {"train": rows}, data.about)
-    fit_with_history(network(cell, data), short, TrainConfig.from_dict({**TRAIN, "epochs": 1}))  # decodes
-    start = time.monotonic()
-    fitted = fit_with_history(network(cell, data), short, TrainConfig.from_dict({**TRAIN, "epochs": 1}))
-    each = (time.monotonic() - start) / len(rows)
+    options = TrainConfig.from_dict({**TRAIN, "epochs": 3})  # the first decodes
+    fitted = fit_with_history(
+        network(cell, data), short, options, progress=lambda _event: ticks.append(time.monotonic())
+    )
+    step = statistics.median(np.diff(ticks[len(ticks) // 3 :]))
     start = time.monotonic()
     every_subset(fitted.model, data.validation)
     judged = (time.monotonic() - start) / len(data.validation)
     epochs = max(1, round(args.rows / len(data.train)))
-    return epochs * (len(data.train) * each + len(data.validation) * judged) + len(data.test) * judged
+    return (
+        epochs * (len(data.train) // TRAIN["batch_size"] * step + len(data.validation) * judged / 2)
+        + len(data.test) * judged
+    )
 
 
 def estimate(args: argparse.Namespace) -> float:
@@ -236,9 +241,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", type=numbers, default=RATES, help="shares of training rows that lack something")
     parser.add_argument("--balances", type=words, default=tuple(sorted(BALANCES)))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--rows", type=int, default=12_000, help="rows that a fill's network trains on, to whole epochs"
-    )
+    parser.add_argument("--rows", type=int, default=9_600, help="rows that a fill's network trains on, to whole epochs")
     parser.add_argument("--balance-rows", type=int, default=19_200, help="the same of a balance's network")
     parser.add_argument("--seconds", type=float, help="wall limit of one training; left out, none")
     parser.add_argument("--estimate", action="store_true", help="say how long it would take, and stop")

@@ -32,7 +32,8 @@ control), a learnt token per modality (`placeholder`), a learnt token per modali
 zeros, with each modality hidden from each training row with a chance of 0.3 at every step (`dropout`). *Incomplete* is
 the share of the training rows that lack a part of their modalities, drawn evenly, for the whole training. Validation
 rows, which choose the best epoch, and test rows are whole; then the test rows are asked again with every subset.
-*Some missing* is the mean over all proper subsets. ± is half of the 95 % interval over the seeds (Student's t)."""
+*Some missing* is the mean over all proper subsets. ± is half of the 95 % interval over the seeds (Student's t); where
+nothing differs, one comparison in twenty is told apart all the same."""
 ABOUT_BALANCE = """Each network is compared with the one of the same seed that is trained without a balance; ± as
 above, of the differences. Shapley values are of test quality over all subsets; they add up to the quality less that of
 the best answer that looks at nothing."""
@@ -151,7 +152,7 @@ def verdicts(sets: Mapping[str, Record]) -> str:
 
 
 def plus(value: float, half: float | None) -> str:
-    return f"{value:.3f}" + ("" if half is None else f" ± {half:.3f}")
+    return f"{value:.3f}".replace("-", "−") + ("" if half is None else f" ± {half:.3f}")
 
 
 def change(gap: float, half: float | None) -> str:
@@ -166,7 +167,7 @@ def fills_table(one: Record) -> str:
     shown = [s for s in subsets if not many or s.count("+") in {0, len(one["modalities"]) - 2}]
     rows = []
     for rate in dict.fromkeys(rate for rates in one["fills"].values() for rate in rates):
-        for way, rates in one["fills"].items():
+        for way, rates in sorted(one["fills"].items(), key=lambda item: item[0] != CONTROL):
             if rate not in rates:
                 continue
             runs = rates[rate]

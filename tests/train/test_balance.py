@@ -300,3 +300,11 @@ def test_what_cannot_be_balanced_is_refused(three, tiny_pairs_data, pairs_model)
     blind = Dataset(three.schema, {"train": three.train}, three.about)
     with pytest.raises(RecipeError, match="weighs by the validation rows"):
         fit(network(blind), blind, config(balance="blending"))
+
+
+def test_processes_agree_on_the_tally(two) -> None:
+    balance = OnTheFly(network(two), 1.0)
+    told(balance, 0.8, 0.4)
+    other = torch.tensor([[2.0, 8.0], [10.0, 10.0]])  # another process's ten rows, with means 0.2 and 0.8
+    balance.agree_(lambda tally: (tally + other) / 2)
+    assert balance.means().tolist() == pytest.approx([0.5, 0.6])

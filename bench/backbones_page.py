@@ -63,7 +63,7 @@ def told(families: str, rows: Record, record: Record) -> str:
     return (
         f"{families}; {rows['train']:,} rows of training, {rows['validation']:,} of validation and all"
         f" {rows['test']:,} of test; at most {record['epochs']} epochs and {record['minutes']:g} minutes of training"
-        " per run, one thread. A backbone of convolutions has no dense layer: there LoRA reaches the blocks after it only."
+        " per run, one thread. A backbone of convolutions has no dense layer: LoRA reaches the blocks after it alone."
         f" {setting(record['environment'])}"
     )
 

@@ -1,10 +1,11 @@
 """What adapting a network costs and brings: frozen, each adapter, and full fine-tuning.
 
-    python bench/adapters.py DATA NETWORK [--also head fusion] [--epochs 10] [--rank 8]
+    python bench/adapters.py DATA NETWORK [--backbone FOLDER] [--also head fusion] [--epochs 4] [--minutes 2]
 
 DATA is a dataset's folder, NETWORK one that `save_model` wrote, such as one with a pretrained backbone and a fresh
-head.  Every row trains in a fresh process with one thread: 'frozen' trains the parts in --also alone, every adapter
-trains itself and them, 'full' trains all, 'cache_model' adds a cache of the training split to what 'frozen' gave.
+head; where it is absent, --backbone makes it: the network of `bench/backbones.py` for that set.  Every row trains in a
+fresh process with one thread: 'frozen' trains the parts in --also alone, every adapter trains itself and them, 'full'
+trains all, 'cache_model' adds a cache of the training split to what 'frozen' gave.
 
 params:        numbers that training changes
 peak_bytes:    peak resident memory of the process (VmHWM), interpreter and data included
@@ -12,7 +13,8 @@ training_bytes: by how much training raised it above that of one prediction in b
 step_s:        median of the seconds between two steps, validation left out
 quality:       of the test split, or of validation where there is no test split; one value per seed
 
-Memory and seconds are the first seed's.  Writes --out as JSON; the last line is JSON too.
+Memory and seconds are the first seed's.  Every finished row leaves a file in --cells and is skipped afterwards, so that
+a stopped run goes on.  Writes --out as JSON and docs/backbones.md; the last line is JSON too.
 """
 
 from __future__ import annotations
@@ -30,17 +32,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "docs" / "results" / "adapters.json"
 
 
 def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: one row."""
     import torch
+    from backbones import cut
 
     from triptych.data.read import load_data
     from triptych.model import load_model
 
     torch.set_num_threads(1)
-    data, base = load_data(args.data), load_model(args.network)
+    data, base = cut(load_data(args.data), args.train_rows), load_model(args.network)
     runs = [one_run(name, base, data, args, seed) for seed in range(args.seeds)]
     return {**runs[0], "quality": [run["quality"] for run in runs]}
 
@@ -65,6 +69,7 @@ def one_run(name: str, base: Any, data: Any, args: argparse.Namespace, seed: int
         lr=args.full_lr if name == "full" else args.lr,
         seed=seed,
         precision="float32",
+        max_seconds=60 * args.minutes if args.minutes else None,
     )
     model = fit(model, data, options, progress=lambda _event: ticks.append(time.perf_counter()))
     peak = resident()
@@ -135,20 +140,15 @@ def rows(network: Path, wanted: list[str]) -> list[str]:
     return wanted or ["frozen", *adapters, "full"]
 
 
-def shown(found: dict[str, dict[str, Any]]) -> str:
-    from words import table
+def make_network(args: argparse.Namespace) -> None:
+    """Save the network of `bench/backbones.py` for the set, untrained but for its backbones."""
+    from backbones import backbones, network
 
-    head = ("adapter", "trained numbers", "memory of training", "per step", "quality")
-    return table(head, [(name, *cells(row)) for name, row in found.items()])
+    from triptych.data.read import load_data
+    from triptych.model import save_model
 
-
-def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    if "error" in row:
-        return ("–", "–", "–", row["error"])
-    memory = "–" if row["training_bytes"] is None else f"{row['training_bytes'] / 1e6:,.0f} MB"
-    step = "–" if row["step_s"] is None else f"{1e3 * row['step_s']:,.0f} ms"
-    quality = ", ".join(f"{value:.4f}" for value in row["quality"])
-    return (f"{row['params']:,} ({row['share']:.1%})", memory, step, quality)
+    found = backbones(args.data.name, args.backbone)
+    save_model(network(load_data(args.data).schema, found, seed=0), args.network)
 
 
 def main() -> None:
@@ -157,30 +157,61 @@ def main() -> None:
     parser.add_argument("network", type=Path)
     parser.add_argument("--rows", nargs="*", default=[], help="'frozen', 'full' or adapters; all where none is given")
     parser.add_argument("--also", nargs="*", default=["head", "fusion"], help="parts that every row trains")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--backbone", type=Path, help="what efficientnet_folder.py wrote, to make NETWORK with")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training per row and seed, at most; 0: no limit")
+    parser.add_argument("--train-rows", type=int, default=1000, help="0 means all")
+    parser.add_argument("--cells", type=Path, default=ROOT / "out" / "adapters")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--full-lr", type=float, default=1e-4)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "adapters.json")
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--row", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.row:
         print(json.dumps(measured(args.row, args)))
         return
+    from backbones_page import cells, write_page
+    from words import table
+
     from triptych.measure.environment import environment
 
-    found: dict[str, dict[str, Any]] = {}
-    for name in rows(args.network, args.rows):
-        found[name] = in_own_process(name)
-        print(name, found[name], file=sys.stderr)
-    options = {key: value for key, value in vars(args).items() if key not in ("data", "network", "out", "row", "rows")}
+    if not args.network.exists() and args.backbone is not None:
+        make_network(args)
+    left_out = ("data", "network", "out", "row", "rows", "cells", "backbone")
+    options = {key: value for key, value in vars(args).items() if key not in left_out}
+    names = rows(args.network, args.rows)
+    left = [name for name in names if finished(args.cells, name, options) is None]
+    estimate = len(left) * args.seeds * (args.minutes + 1)
+    print(f"{len(left)} of {len(names)} rows to go, about {estimate:.0f} min", file=sys.stderr, flush=True)
+    args.cells.mkdir(parents=True, exist_ok=True)
+    for name in left:
+        row = in_own_process(name)
+        (args.cells / f"{name}.json").write_text(json.dumps({"options": options, "row": row}))
+        print(name, row, file=sys.stderr, flush=True)
+    found = {name: row for name in names if (row := finished(args.cells, name, options)) is not None}
     record = {"data": args.data.name, "options": options, "environment": environment(threads=1), "rows": found}
     args.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(shown(found))
+    if args.out == RESULT:
+        write_page(ROOT / "docs")
+    head = ("adapter", "trained numbers", "memory of training", "per step", "quality")
+    print(table(head, [(name, *cells(row)) for name, row in found.items()]))
     print(json.dumps({"result": args.out.name, "rows": list(found)}))
+
+
+def finished(folder: Path, name: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    """A row from an earlier run.  Raises SystemExit where that had other options."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    made = json.loads(path.read_text())
+    if made["options"] != options:
+        raise SystemExit(f"{path} was made with {made['options']}, asked are {options}; give another --cells folder")
+    row: dict[str, Any] = made["row"]
+    return row
 
 
 def in_own_process(name: str) -> dict[str, Any]:

@@ -75,6 +75,35 @@ def stage_effect(name: str, results: Results) -> str | None:
     return s3_page.added(record, name) if record and record["sets"] else None
 
 
+def adapter_effect(name: str, results: Results) -> str | None:
+    """An adapter's quality and trained share against training everything, and against the head alone."""
+    record = results.get("adapters", {})
+    found = {row: one for row, one in record.get("rows", {}).items() if "error" not in one}
+    if name not in found:
+        return None
+    own = found[name]
+    told = f"{record['data']}: {mean(own):.3f} with {own['share']:.1%} of the numbers trained"
+    against = {"full": "all of them", "frozen": "the head alone"}
+    others = [f"{mean(found[row]):.3f} with {words}" for row, words in against.items() if row in found]
+    return f"{told}; against {', '.join(others)}" if others else told
+
+
+def mean(row: Mapping[str, Any]) -> float:
+    return sum(row["quality"]) / len(row["quality"])
+
+
+def backbone_effect(name: str, results: Results) -> str | None:
+    """Test quality on a pretrained backbone, way by way, against the same network from fresh weights."""
+    told = []
+    for title, one in results.get("backbones", {}).get("sets", {}).items():
+        values = {way: sum(run["test"] for run in runs.values()) / len(runs) for way, runs in one["ways"].items()}
+        control = values.pop("fresh", None)
+        if name in one["families"].values() and values and control is not None:
+            ways = ", ".join(f"{way} {value:.3f}" for way, value in values.items())
+            told.append(f"{title}: {ways}; against {control:.3f} from fresh weights")
+    return ". ".join(told) or None
+
+
 def gap_to_late(one: Mapping[str, Any], name: str) -> float:
     own, late = (fusion_page.goodness(one["fusions"][n], one["metric"]) for n in (name, "late"))
     return fusion_page.distance(own, late)[0]
@@ -136,12 +165,12 @@ FAMILIES: Mapping[str, Family] = {
     "GATES": Family("Gates: how much of each modality a row reads", "triptych.model.gates", gate_effect),
     "FUSIONS": Family("Fusions: from tokens per modality to one vector", "triptych.model.fusion", fusion_effect),
     "CONNECTORS": Family("Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors"),
-    "ADAPTERS": Family("Adapters: trained beside a network that rests", "triptych.model.adapters"),
-    "BACKBONES": Family("Backbones: encoders that were trained elsewhere", "triptych.model.backbones"),
     "FILLS": Family("Fills: what stands for a missing modality", "triptych.model.missing", fill_effect),
     "BALANCES": Family("Balances: no modality silences the others", "triptych.train.balance", balance_effect),
     "WAYS": Family("Routes of experts that are left out", "triptych.model.experts.sparsify"),
     "STAGES": Family("S3: from specialised experts to few routes", "triptych.train.s3", stage_effect),
+    "ADAPTERS": Family("Adapters: trained beside a network that rests", "triptych.model.adapters", adapter_effect),
+    "BACKBONES": Family("Backbones: encoders that were trained elsewhere", "triptych.model.backbones", backbone_effect),
 }
 
 

@@ -8,8 +8,8 @@
 DATA holds the data packs, FOLDERS what `efficientnet_folder.py` wrote.  Every photo and title goes through its backbone
 once; heads then train on what came out, for each loss and seed.  The epoch, and the loss that is reported as chosen,
 are those best on validation.  Test is every test row against all others, exactly; titles that repeat are right answers
-to each of their photos.  With --bundle the chosen network of the first seed is exported.  Writes
-docs/results/retrieval.json; last line: JSON.
+to each of their photos.  With --bundle the chosen network of the first seed is exported, and the same searches are
+answered by the bundle without torch.  Writes docs/results/retrieval.json; last line: JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from retrieval_bundle import from_bundle
 
 from triptych.data.dataset import Dataset, Split
 from triptych.data.read import load_data
@@ -32,6 +33,7 @@ from triptych.measure.environment import environment
 from triptych.measure.quality import details, quality, quality_interval
 from triptych.model import Multimodal, build, save_model
 from triptych.system.bundle.export import export
+from triptych.system.runtime import Bundle
 from triptych.train import TrainConfig
 from triptych.train.evaluate import predict
 from triptych.train.loop import fit_with_history
@@ -188,6 +190,10 @@ def main() -> None:
         whole = setting.whole(args.seeds[0], first[chosen])
         save_model(whole, args.bundle.with_name(f"{args.bundle.name}-model"))
         export(whole, args.bundle, data)
+        answers = from_bundle(args.bundle, args.data / "fashion", np.asarray(data.test.targets), rows=args.rows)
+        shipped = Bundle.load(args.bundle).size_bytes
+        record["bundle"] = {"seed": args.seeds[0], **answers, "size_bytes": shipped}
+        print("bundle", json.dumps(record["bundle"]), flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps({"chosen": chosen, **{name: one["mean"] for name, one in test.items()}, "out": str(args.out)}))

@@ -76,7 +76,26 @@ def retrieval_table(folder: Path) -> str:
             cells += [ranged(found["test"][f"{way}_recall_at_{most}"]) for most in (1, 10)]
             cells.append(f"{found['test'][f'{way}_median_rank']['mean']:.1f}")
         rows.append(cells)
-    return "\n\n".join(["## Retrieval", about, table(head, rows)])
+    return "\n\n".join(["## Retrieval", about, table(head, rows), *from_bundle(record)])
+
+
+def from_bundle(record: dict[str, Any]) -> list[str]:
+    """The same searches by the exported bundle, beside those of the network that it was made from."""
+    found = record.get("bundle")
+    if found is None:
+        return []
+    network = next(run for run in record["losses"][record["chosen"]]["runs"] if run["seed"] == found["seed"])["test"]
+    told = (
+        f"The network of seed {found['seed']} as a bundle of {mb(found['size_bytes'])} MB, in a process without torch:"
+        f" one side of all {found['rows']} test rows becomes an index, the other asks it. {ms(found['embed_s'])} ms per"
+        f" embedding, {ms(found['search_s'])} ms per search."
+    )
+    rows = []
+    for asking, asked in (record["pair"], record["pair"][::-1]):
+        for most in (1, 10):
+            name = f"{asking}_to_{asked}_recall_at_{most}"
+            rows.append((f"{asking} to {asked}, R@{most}", f"{network[name]:.3f}", f"{found[name]:.3f}"))
+    return [told, table(("search", "torch", "bundle"), rows)]
 
 
 def ranged(figure: dict[str, Any]) -> str:

@@ -90,6 +90,7 @@ def init(
         "triptych fit data/clips --budget p50=5ms,size=2MB,memory=40MB,drop=0.5 --out out/clips",
         "triptych fit easy-vqa --budget size=1MB --out out/vqa --minutes 5 --seed 1 --train.batch_size 32",
         "triptych fit data/products --task retrieval --pair image,title --out out/products",
+        "triptych fit data/products --recipe recipes/adapted_text.toml --out out/adapted",
         "triptych fit --config clips.toml --dry-run",
     )
 )
@@ -102,6 +103,7 @@ def fit(
     threads: int = 1,
     minutes: float = 20.0,
     resume: bool = False,
+    recipe: Path | None = None,
     train: Overrides = None,
     reading: DataOptions = DEFAULT_DATA,
 ) -> Plan:
@@ -116,11 +118,12 @@ def fit(
         threads: Threads that the measured engine may use.
         minutes: Wall time for the whole chain.
         resume: Go on from what a stopped run left in the folder.
+        recipe: A TOML file that changes the reference: its sizes, its training, resting backbones and an adapter.
     """
     from triptych.search.budget import Budget
 
     limits = Budget.parse(budget)
-    asked = {"resume": resume, "train": literals(train)}
+    asked = {"resume": resume, "recipe": recipe, "train": literals(train)}
     options = {"data": data, "budget": asdict(limits), "out": out, "seed": seed, "threads": threads, "minutes": minutes}
 
     def run(screen: Screen) -> Mapping[str, Any]:
@@ -137,6 +140,7 @@ def fit(
                 progress=progress,
                 resume=resume,
                 train=literals(train),
+                recipe=recipe,
             )
         screen.outcome(line)
         return line

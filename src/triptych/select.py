@@ -61,7 +61,8 @@ def spread(count: int) -> Tensor:
     """
     digits = max(1, (count - 1).bit_length())
     backwards = torch.tensor([int(f"{place:0{digits}b}"[::-1], 2) for place in range(count)])
-    return 1 - backwards.to(torch.float32) / 2**digits
+    scores: Tensor = 1 - backwards.to(torch.float32) / 2**digits
+    return scores
 
 
 def random_score(tokens: Tokens) -> Tensor:

@@ -76,6 +76,26 @@ def test_fusions_are_told_against_late_fusion() -> None:
     assert mechanisms_page.fusion_effect("tensor", results) is None
 
 
+def test_adapters_are_told_against_training_everything() -> None:
+    rows = {"lora": {"quality": [0.8, 0.9], "share": 0.012}, "full": {"quality": [0.9]}, "prompt": {"error": "no"}}
+    results = {"adapters": {"data": "fashion", "rows": rows}}
+    assert mechanisms_page.adapter_effect("lora", results) == (
+        "fashion: 0.850 with 1.2% of the numbers trained; against 0.900 with all of them"
+    )
+    assert mechanisms_page.adapter_effect("prompt", results) is None
+    assert mechanisms_page.adapter_effect("lora", {}) is None
+
+
+def test_backbones_are_told_against_fresh_weights() -> None:
+    ways = {"frozen": {"0": {"test": 0.8}, "1": {"test": 0.9}}, "fresh": {"0": {"test": 0.5}}}
+    results = {"backbones": {"sets": {"fashion": {"families": {"image": "efficientnet"}, "ways": ways}}}}
+    told = "fashion: frozen 0.850; against 0.500 from fresh weights"
+    assert mechanisms_page.backbone_effect("efficientnet", results) == told
+    assert mechanisms_page.backbone_effect("vit", results) is None
+    del ways["fresh"]
+    assert mechanisms_page.backbone_effect("efficientnet", results) is None
+
+
 def test_a_row_may_name_two_figures_of_any_result() -> None:
     asked = {"file": "codes.json", "value": "a.b", "control": "a.c", "unit": "dB", "what": "noise"}
     family = mechanisms_page.FAMILIES["STEMS"]

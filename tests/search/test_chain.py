@@ -17,6 +17,7 @@ from triptych.model.build import build
 from triptych.search.budget import Budget
 from triptych.search.chain import MOST_TEACHERS, _Chain, fit_to_budget
 from triptych.search.search import search
+from triptych.search.training_recipe import TrainingRecipe
 from triptych.system.runtime import Bundle
 from triptych.train import TrainConfig
 
@@ -53,7 +54,7 @@ def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Datase
 
 def test_time_that_the_reference_leaves_trains_more_teachers(tiny_data: Dataset, tmp_path: Path) -> None:
     chain = _Chain(tiny_data, Budget(), tmp_path, 100.0, 0, 1, lambda _: None, resume=False)
-    sizes = {"network": "late_fusion", **tiny.SIZES}
+    sizes = TrainingRecipe({"network": "late_fusion", **tiny.SIZES}, {})
     assert chain._more_teachers(sizes, BRIEF) == (), "nobody knows how long a teacher takes"
     chain.reference_s = 30.0
     teachers = chain._more_teachers(sizes, BRIEF)

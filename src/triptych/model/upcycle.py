@@ -40,7 +40,8 @@ def upcycle(
 def _from_dense(name: str, own: Tensor, dense: dict[str, Any]) -> Tensor:
     """A tensor of the sparse network: the dense one's, all experts' copies of it, or its own where it is new."""
     if name in dense:
-        return dense[name]
+        found: Tensor = dense[name]
+        return found
     source = dense.get(name.replace(".mlps.", "."))
     return own if source is None else source.expand_as(own) if source.ndim else source
 
@@ -59,7 +60,8 @@ class _Change:
 
     def encoder(self, config: EncoderConfig) -> EncoderConfig:
         connector: ConnectorConfig | None = self.stack(config.connector)
-        return dataclasses.replace(self.stack(config), connector=connector)
+        changed: EncoderConfig = dataclasses.replace(self.stack(config), connector=connector)
+        return changed
 
     def stack(self, config: Any) -> Any:
         """A config with blocks, or None."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from triptych.algorithm import Context, Distill, Int8, Int8Weights, Technique
@@ -18,7 +17,7 @@ from triptych.errors import BudgetError, DataError
 from triptych.measure import measure
 from triptych.measure.quality import higher_is_better
 from triptych.measure.report import Report
-from triptych.model.build import build
+from triptych.model.adapt import merged
 from triptych.model.multimodal import Multimodal
 from triptych.model.store import load_model, save_model
 from triptych.report import RunRecord, answers, examples, write_report
@@ -26,6 +25,7 @@ from triptych.search.budget import Budget
 from triptych.search.probe import Prober
 from triptych.search.recipes import reference_recipe
 from triptych.search.search import SearchResult, Tried, search
+from triptych.search.training_recipe import TrainingRecipe, read_training_recipe
 from triptych.system.bundle.export import export
 from triptych.system.bundle.graphs import export_graphs
 from triptych.system.runtime import Point
@@ -33,7 +33,6 @@ from triptych.train import TrainConfig, evaluate, fit
 
 if TYPE_CHECKING:
     from triptych.data.dataset import Dataset
-    from triptych.schema import Schema
 
 Say = Callable[[object], None]
 SHARES = {"reference": 0.50, "search": 0.14, "student": 0.25}  # of the wall time; the rest exports and measures
@@ -53,6 +52,7 @@ def fit_to_budget(
     progress: Say | None = None,
     resume: bool = False,
     train: Mapping[str, Any] | None = None,
+    recipe: str | Path | None = None,
     repeat: int = 200,
 ) -> dict[str, Any]:
     """Train the reference, find and teach a network within the budget, write and measure its bundle, and report.
@@ -63,12 +63,13 @@ def fit_to_budget(
     threads: threads of the measured engines
     resume:  go on with what a stopped run left in `out`
     train:   changes to the training options of `recipes/reference.toml`
+    recipe:  a file with changes to the reference, see `triptych.search.training_recipe`
     repeat:  timed predictions per candidate in the final measurement
 
     Returns the last line of `triptych fit`.  Raises BudgetError when no candidate keeps the limits.
     """
     chain = _Chain(data, budget or Budget(), Path(out), minutes, seed, threads, progress or (lambda _: None), resume)
-    return chain.run(dict(train or {}), repeat)
+    return chain.run(dict(train or {}), repeat, recipe)
 
 
 @dataclass
@@ -95,16 +96,18 @@ class _Chain:
         self.rejected: list[dict[str, Any]] = []
         self.split = "test" if len(self.data.splits.get("test", ())) else "validation"
 
-    def run(self, train: dict[str, Any], repeat: int) -> dict[str, Any]:
+    def run(self, train: dict[str, Any], repeat: int, recipe: str | Path | None = None) -> dict[str, Any]:
         """Every stage, in order."""
         sizes, options = reference_recipe(self.data.name, self.data.schema.task)
-        config = TrainConfig.from_dict({**options, **train, "seed": self.seed})
-        reference = self._reference(sizes, config)
+        plan = TrainingRecipe(sizes, options) if recipe is None else read_training_recipe(recipe, sizes, options)
+        config = TrainConfig.from_dict({**plan.train, **train, "seed": self.seed})
+        config = dataclasses.replace(config, freeze=(*config.freeze, *plan.resting))
+        reference = self._reference(plan, config)
         measured = measure({"reference": reference}, self.data, split="validation", threads=self.threads, parts=False)
         before = measured["reference"]
-        what = f"{sizes['network'].replace('_', ' ')} of transformers"
-        self._step("reference", what, reference, before.p50_s, before.size_bytes)
-        teachers = self._more_teachers(sizes, config)
+        self._step("reference", _told(plan), reference, before.p50_s, before.size_bytes)
+        teachers = self._more_teachers(plan, config)
+        config = dataclasses.replace(config, freeze=())  # what rested in the reference is not in every candidate
         found = self._search(reference, before, config)
         student = self._teach(found.best, reference, teachers, config)
         prober = Prober(reference, self.data.validation, reference_p50_s=before.p50_s or 0.0, threads=self.threads)
@@ -114,21 +117,21 @@ class _Chain:
 
     # ---- stages
 
-    def _reference(self, sizes: Mapping[str, Any], config: TrainConfig) -> Multimodal:
+    def _reference(self, plan: TrainingRecipe, config: TrainConfig) -> Multimodal:
         done = self.out / "reference"
         if self.resume and (done / "model.json").exists():
             self.say("the reference is already trained")
             return load_model(done)
         self.say(f"training the reference on {self.data.name} ({len(self.data.train):,} rows)")
         limited = dataclasses.replace(config, max_seconds=60 * self.minutes * SHARES["reference"])
-        folder, fresh = self.out / "training", _fresh(sizes, self.data.schema, self.seed)
-        model = fit(fresh, self.data, limited, folder=folder, resume=self.resume, progress=self.say)
+        folder, fresh = self.out / "training", plan.network(self.data.schema, seed=self.seed)
+        model = merged(fit(fresh, self.data, limited, folder=folder, resume=self.resume, progress=self.say))
         save_model(model, done)
         self.reference_s = self._elapsed()
         self.say(f"reference: validation {evaluate(model, self.data.validation):.4f} after {self._elapsed():.0f} s")
         return model
 
-    def _more_teachers(self, sizes: Mapping[str, Any], config: TrainConfig) -> tuple[Multimodal, ...]:
+    def _more_teachers(self, plan: TrainingRecipe, config: TrainConfig) -> tuple[Multimodal, ...]:
         """Networks like the reference from other seeds, as many as its unused share of the wall time allows.
 
         They only teach: the mean answer of several networks is better than one network's.
@@ -142,8 +145,8 @@ class _Chain:
             elif each is not None and self._elapsed() + each <= share:
                 self.say(f"time is left: training teacher {number + 1}")
                 limited = dataclasses.replace(config, seed=config.seed + 1000 * number, max_seconds=each)
-                fresh = _fresh(sizes, self.data.schema, limited.seed)
-                teachers.append(fit(fresh, self.data, limited, progress=self.say))
+                fresh = plan.network(self.data.schema, seed=limited.seed)
+                teachers.append(merged(fit(fresh, self.data, limited, progress=self.say)))
                 save_model(teachers[-1], folder)
         return tuple(teachers)
 
@@ -307,11 +310,12 @@ class _Chain:
         return time.monotonic() - self.started
 
 
-def _fresh(sizes: Mapping[str, Any], schema: Schema, seed: int) -> Multimodal:
-    options = dict(sizes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(options.pop("network"), schema, **options)
+def _told(plan: TrainingRecipe) -> str:
+    """What the reference is, in words."""
+    what = f"{plan.build['network'].replace('_', ' ')} of transformers"
+    if plan.backbones:
+        what += f" on resting backbones for {', '.join(plan.backbones)}"
+    return what if plan.adapter is None else f"{what}, adapted by {plan.adapter.name}"
 
 
 def _figures(

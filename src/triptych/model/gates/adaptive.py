@@ -9,7 +9,7 @@ side and standardised, give each count of tokens of each modality a worth, and a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class AdaptiveGate(Gate):
             for layer in (*self.rank.values(), self.out):
                 for parameter in layer.parameters():
                     parameter.zero_()
-            self.out.bias.copy_(torch.tensor([c / tokens[n] for n in self.names for c in self.counts[n]]))
+            cast("Tensor", self.out.bias).copy_(torch.tensor([c / tokens[n] for n in self.names for c in self.counts[n]]))
 
     @property
     def width(self) -> int:

@@ -111,7 +111,9 @@ def stage_facts(model: Multimodal) -> dict[str, dict[str, Any]]:
     flops, params = model.flops(), model.parameters_by_part()
     shared = params.pop("shared", 0)  # in the graph of every encoder, and once in the fused one
     inside = {name: count + shared * name.endswith(".encode") for name, count in params.items()}
-    facts = {name: {"flops": flops.get(name), "params": count} for name, count in inside.items()}
+    facts: dict[str, dict[str, Any]] = {
+        name: {"flops": flops.get(name), "params": count} for name, count in inside.items()
+    }
     facts["fused"] = {"flops": sum(flops.values()), "params": sum(params[name] for name in flops) + shared}
     if model.gate is not None:
         facts["gate"] |= {"choices": choice_facts(model)}
@@ -129,7 +131,7 @@ def choice_facts(model: Multimodal) -> list[list[int]]:
     counted, gate = copy.deepcopy(model), gate_of(model)
     whole = count_choices_(counted)
     operations = (gate_of(counted).cost.double() * whole).round().to(torch.int64)
-    return torch.cat([gate.keep, operations.unsqueeze(1)], dim=1).tolist()  # type: ignore[no-any-return]
+    return torch.cat([gate.keep, operations.unsqueeze(1)], dim=1).tolist()
 
 
 def _brief(report: Report) -> dict[str, Any]:

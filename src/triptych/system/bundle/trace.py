@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,13 +48,14 @@ def trace(
     args: Sequence[Tensor],
     inputs: Sequence[str],
     outputs: Sequence[str],
-    axes: Sequence[dict[int, Any]],
+    axes: Sequence[Mapping[int, Any]],
 ) -> bytes:
     """Trace, translate and tidy one stage; its ONNX file as bytes.
 
     axes: for each input, which of its axes are open
     """
-    shapes = (tuple(axes),) if isinstance(stage, Several) else tuple(axes)
+    open_axes = tuple(map(dict, axes))
+    shapes = (open_axes,) if isinstance(stage, Several) else open_axes
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             stage.eval(),

@@ -53,7 +53,8 @@ class AdaptiveGate(Gate):
             for layer in (*self.rank.values(), self.out):
                 for parameter in layer.parameters():
                     parameter.zero_()
-            cast("Tensor", self.out.bias).copy_(torch.tensor([c / tokens[n] for n in self.names for c in self.counts[n]]))
+            shares = [c / tokens[n] for n in self.names for c in self.counts[n]]
+            cast("Tensor", self.out.bias).copy_(torch.tensor(shares))
 
     @property
     def width(self) -> int:

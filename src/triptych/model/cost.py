@@ -16,7 +16,7 @@ from triptych.select import keep_best
 from triptych.tokens import Batch, Tokens
 
 DEAREST = 1000.0  # price of the whole network's operations, in units of a choice's worth
-_HALVINGS = 40
+_HALVINGS, _MARGIN = 40, 1e-3
 T = TypeVar("T")
 Runs = Mapping[tuple[str, int], tuple[Tokens, int]]  # by modality and count: what its blocks give, and operations
 
@@ -69,7 +69,7 @@ def _present(tokens: Tokens, count: int) -> Tokens:
 
 @torch.no_grad()
 def fit_price_(model: Multimodal, batches: Iterable[Batch], budget: float) -> float:
-    """Set the lowest price at which the rows cost at most `budget` on average.  Returns what they then cost.
+    """Set about the lowest price at which the rows cost at most `budget` on average.  Returns what they then cost.
 
     budget: share of the operations of the network without a gate.  Raises ModelError where no price is high enough.
     """
@@ -90,5 +90,5 @@ def fit_price_(model: Multimodal, batches: Iterable[Batch], budget: float) -> fl
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if spent(middle) <= budget else (middle, high)
-    gate.price.fill_(high)
+    gate.price.fill_(high * (1 + _MARGIN) + _MARGIN)  # at `high` itself some row is undecided to the last digit
     return spent(gate.price.item())

@@ -43,7 +43,7 @@ def _places(x: Tensor, chunks: int, length: int) -> tuple[Tensor, ...]:
     count, features = x.shape[1:]
     if not statically_known_true(count == chunks * length):
         x = functional.pad(x, (0, 0, 0, chunks * length - count))
-    return torch.split(x.reshape(-1, chunks, length * features), features, dim=-1)
+    return x.reshape(-1, chunks, length * features).chunk(length, dim=-1)
 
 
 def _shifted(ends: Tensor, before: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,30 @@ def from_bundle(record: dict[str, Any]) -> list[str]:
     return [told, table(("search", "torch", "bundle"), rows)]
 
 
+def quality_table(folder: Path) -> str:
+    """What the recipes chosen for quality reach, from `bench/quality.py`; nothing where that has not run."""
+    path = folder / "quality.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text())
+    rows = []
+    for name, found in record["sets"].items():
+        runs = found["runs"]
+        cells = [f"{statistics.fmean(run[split]['quality'] for run in runs):.3f}" for split in ("validation", "test")]
+        single = " ".join(f"{run['test']['quality']:.3f}" for run in runs)
+        asked = f"{found['asked']:.3f} ({'met' if found['met'] else 'missed'})"
+        rows.append((name, *cells, single, asked, f"{found['seconds'] / 60:.1f}", f"{runs[0]['params'] / 1e6:.2f} M"))
+    about = (
+        "Networks without a budget, by the recipes of `recipes/quality`, which were chosen on validation alone; test"
+        " was seen once per seed. Minutes are those of the slowest seed, its teachers with it; parameters without a"
+        " frozen backbone's. Sets without a row have no recipe yet."
+    )
+    head = ("set", "validation, mean", "test, mean", "test, each seed", "asked", "minutes", "parameters")
+    return "\n\n".join(["## Quality without a budget", about, table(head, rows)])
+
+
 def ranged(figure: dict[str, Any]) -> str:
     return f"{figure['mean']:.3f} [{figure['least']:.3f}, {figure['most']:.3f}]"
 
 
-TABLES: tuple[Callable[[Path], str], ...] = (retrieval_table, options_table, precision_table)
+TABLES: tuple[Callable[[Path], str], ...] = (quality_table, retrieval_table, options_table, precision_table)

@@ -16,7 +16,7 @@ def expert_mlps_node(  # noqa: PLR0917 (operators take their tensors by position
     Arguments as of `triptych.model.experts.dispatch.expert_mlps`.
     """
     experts = int(counts.shape[0])
-    start = op.Constant(value_ints=[0])
+    start: Any = op.Constant(value_ints=[0])
     working = op.ReduceSum(counts, start, keepdims=1)
     token, gate = (op.Slice(part, start, working) for part in (token, gate))
     rows = op.Gather(x, token, axis=0)
@@ -26,7 +26,7 @@ def expert_mlps_node(  # noqa: PLR0917 (operators take their tensors by position
         for number, part in enumerate(_split(rows, counts, experts))
     ]
     joined = op.Concat(*answers, axis=0) if experts > 1 else answers[0]
-    last = op.Constant(value_ints=[1])
+    last: Any = op.Constant(value_ints=[1])
     nothing = op.ConstantOfShape(op.Shape(x))
     return op.ScatterND(nothing, op.Unsqueeze(token, last), op.Mul(joined, op.Unsqueeze(gate, last)), reduction="add")
 

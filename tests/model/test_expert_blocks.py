@@ -15,7 +15,7 @@ from triptych.errors import ModelError
 from triptych.model import ModelConfig, adapt, load_model, save_model, upcycle
 from triptych.model.channels import CHANNELS, ElasticMlp, Experts
 from triptych.model.channels.elastic_mlp import WIDTHS
-from triptych.model.config import AdapterConfig, BlockConfig
+from triptych.model.config import AdapterConfig, BlockConfig, FusionConfig
 from triptych.model.experts import (
     Routing,
     balance_loss,
@@ -26,7 +26,10 @@ from triptych.model.experts import (
     z_loss,
 )
 from triptych.model.experts.statistics import RouterStatistics
+from triptych.model.fusion import FUSIONS
+from triptych.model.fusion.missing_bank import combination
 from triptych.system.bundle.graphs import frozen
+from triptych.tokens import Tokens
 
 DIM = 6
 
@@ -179,6 +182,22 @@ def test_an_upcycled_network_answers_like_the_dense_one(network: str) -> None:
         if ".mlps." in name:
             parameter[0] += 1.0
     assert not torch.allclose(sparse(batch), dense(batch), atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_bank_is_indexed_by_what_a_row_holds() -> None:
+    exists = torch.tensor([[True, False, True, False], [False, True, True, False]])
+    assert combination(exists).tolist() == [0, 1, 2, -1]
+    fusion: Any = FUSIONS["missing_bank"]({"a": 4, "b": 4}, FusionConfig(dim=4), "float32", 0.0)
+    alone = {"a": Tokens(torch.randn(2, 3, 4))}
+    before = fusion(alone)
+    fusion.bank[1:] += 1.0  # other combinations
+    fusion.bank[0, 0] += 1.0  # the modality that is there
+    assert torch.equal(fusion(alone), before)
+    fusion.bank[0, 1] += 1.0
+    assert not torch.allclose(fusion(alone), before, atol=1e-3)
+    with pytest.raises(ModelError, match="at most 6 modalities, got 7"):
+        FUSIONS["missing_bank"](dict.fromkeys("abcdefg", 4), FusionConfig(), "float32", 0.0)
 
 
 def test_what_cannot_be_upcycled_says_why() -> None:

@@ -413,7 +413,7 @@ def test_the_exported_decision_equals_the_network_for_all_and_for_a_subset(name:
     model = network(name, "motion", "words", fusion_depth=1)
     batch = BATCH.only("motion", "words")
     given = model.encode_all(batch)
-    graph = graphs._decide_graph(graphs._Decide(model), given)
+    graph = graphs._decide_graph(graphs._Decide(graphs.frozen(model)), given)
     for names in (("motion", "words"), ("motion",), ("words",)):
         feed = {f"{n}.x": tokens.x for n, tokens in given.items()}
         feed |= {f"{n}.mask": t.weights() if n in names else torch.zeros(t.x.shape[:2]) for n, t in given.items()}

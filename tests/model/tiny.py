@@ -35,6 +35,7 @@ NETWORKS = (
     "linear_cross_fusion",
     "tensor_fusion",
     "low_rank_fusion",
+    "missing_bank_fusion",
     "multiplicative_fusion",
     "product_of_experts_fusion",
     "gated_fusion",

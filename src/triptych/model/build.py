@@ -37,6 +37,7 @@ NAMES = {
     "late_fusion": "late",
     "linear_cross_fusion": "linear_cross",
     "low_rank_fusion": "low_rank",
+    "missing_bank_fusion": "missing_bank",
     "multiplicative_fusion": "multiplicative",
     "perceiver": "perceiver",
     "product_of_experts_fusion": "product_of_experts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,13 +38,12 @@ def upcycle(
     return sparse.to(next(model.parameters()).device).train(model.training)
 
 
-def _from_dense(name: str, own: Tensor, dense: dict[str, Any]) -> Tensor:
+def _from_dense(name: str, own: Tensor, dense: Mapping[str, Tensor]) -> Tensor:
     """A tensor of the sparse network: the dense one's, all experts' copies of it, or its own where it is new."""
     if name in dense:
-        found: Tensor = dense[name]
-        return found
+        return dense[name]
     source = dense.get(name.replace(".mlps.", "."))
-    return own if source is None else source.expand_as(own) if source.ndim else source
+    return own if source is None else source.expand_as(own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,8 @@ class _Change:
 
     def encoder(self, config: EncoderConfig) -> EncoderConfig:
         connector: ConnectorConfig | None = self.stack(config.connector)
-        changed: EncoderConfig = dataclasses.replace(self.stack(config), connector=connector)
-        return changed
+        stacked: EncoderConfig = self.stack(config)
+        return dataclasses.replace(stacked, connector=connector)
 
     def stack(self, config: Any) -> Any:
         """A config with blocks, or None."""

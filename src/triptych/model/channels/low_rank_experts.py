@@ -37,7 +37,7 @@ class LowRankExperts(Channel):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x: (batch, tokens, dim), mask: (batch, tokens) bool → (batch, tokens, dim)"""
         gates = dense_gates(self.router(x, mask))[:, self.owner]
-        gates = torch.unflatten(gates, 0, x.shape[:2]).to(x.dtype)
+        gates = gates.reshape(*x.shape[:2], -1).to(x.dtype)
         out: Tensor = self.down(functional.gelu(self.up(x, gates)), gates)
         return out
 

@@ -9,6 +9,7 @@ from triptych.model.fusion.hybrid import HybridFusion
 from triptych.model.fusion.late import LateFusion
 from triptych.model.fusion.linear_cross import LinearCrossFusion
 from triptych.model.fusion.low_rank import LowRankFusion
+from triptych.model.fusion.missing_bank import MissingBankFusion
 from triptych.model.fusion.multiplicative import MultiplicativeFusion
 from triptych.model.fusion.perceiver import PerceiverFusion
 from triptych.model.fusion.product_of_experts import ProductOfExpertsFusion
@@ -23,6 +24,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "late": LateFusion,
     "linear_cross": LinearCrossFusion,
     "low_rank": LowRankFusion,
+    "missing_bank": MissingBankFusion,
     "multiplicative": MultiplicativeFusion,
     "perceiver": PerceiverFusion,
     "product_of_experts": ProductOfExpertsFusion,
@@ -40,6 +42,7 @@ __all__ = [
     "LateFusion",
     "LinearCrossFusion",
     "LowRankFusion",
+    "MissingBankFusion",
     "MultiplicativeFusion",
     "PerceiverFusion",
     "ProductOfExpertsFusion",

@@ -82,8 +82,8 @@ def test_a_gate_learns_which_modality_a_row_needs_and_keeps_to_its_budget() -> N
         keep, right = kept(model, test), (model(test).argmax(dim=1) == test.target).float().mean()
     speaks = test.inputs["one"].abs().mean(dim=(1, 2)) > 1
     assert right > 0.95
-    assert keep[speaks, 0].float().mean() > keep[~speaks, 0].float().mean()
-    assert keep[~speaks, 1].float().mean() > keep[speaks, 1].float().mean()
+    needed, other = torch.where(speaks, keep[:, 0], keep[:, 1]), torch.where(speaks, keep[:, 1], keep[:, 0])
+    assert needed.float().mean() > other.float().mean() + 1  # of four tokens; the budget lets one modality always go on
 
 
 def test_the_price_rises_above_the_budget_and_falls_below_it() -> None:

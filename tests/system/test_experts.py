@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from triptych.measure.lane import Taken
@@ -31,7 +32,10 @@ def test_bundle_and_network_tell_what_their_routers_do(tiny_regression_data: Any
     assert Taken().routers is None
 
 
-def test_a_dense_network_has_no_routers_to_tell_of(tiny_regression_data: Any, tmp_path: Path) -> None:
+def test_a_dense_network_has_no_routers_to_tell_of(
+    tiny_regression_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_interop_threads", lambda _: None)  # refused once torch has worked here
     model = build("late_fusion", tiny_regression_data.schema, **SIZES).eval()
     save_model(model, tmp_path / "model")
     network = ModelPredictor(tmp_path / "model", 1)

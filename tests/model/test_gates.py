@@ -16,8 +16,9 @@ from triptych.algorithm.rebuild import fresh_model
 from triptych.errors import ModelError
 from triptych.model import Multimodal, load_model, save_model
 from triptych.model.config import GateConfig, ModelConfig
-from triptych.model.cost import count_choices_, counted
+from triptych.model.cost import count_choices_
 from triptych.model.gates import GATES
+from triptych.model.operations import counted
 from triptych.select import spread
 from triptych.system.bundle import graphs
 from triptych.tokens import Batch, Tokens
@@ -131,17 +132,23 @@ def test_the_cost_of_a_choice_is_what_its_tokens_cost() -> None:
     choice, whole = [4, 3, 0], count_choices_(model)
     cost = model.gate.cost[model.gate.keep.tolist().index(choice)]
     batch = row(BATCH, 0)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        looks, looking = counted(lambda: model.look_all(batch))
-        _, choosing = counted(lambda: kept(model, batch))
-        streams, running = counted(lambda: model.encode_kept(looks, torch.tensor([choice])))
-        nothing, spared = counted(lambda: model.go_on("motion", looks["motion"].tokens.take(torch.tensor([[0]]))))
-        _, deciding = counted(lambda: model.decide(streams))
+    looks, looking = counted(lambda: model.look_all(batch))
+    _, choosing = counted(lambda: kept(model, batch))
+    streams, running = counted(lambda: model.encode_kept(looks, torch.tensor([choice])))
+    nothing, spared = counted(lambda: model.go_on("motion", looks["motion"].tokens.take(torch.tensor([[0]]))))
+    _, deciding = counted(lambda: model.decide(streams))
     assert nothing.x.shape[1] == 1
     assert cost * whole == pytest.approx(choosing + running - spared + deciding, rel=1e-4)
     assert looking < choosing
     assert 1 < model.gate.cost.max() < 1.3
     assert model.gate.cost[model.gate.keep.sum(dim=1).argmax()] == model.gate.cost.max()
+
+
+@torch.no_grad()
+def test_what_experts_compute_counts_in_the_cost_of_a_choice() -> None:
+    plain = tiny.network("late_fusion", *NAMES, channel="experts", experts=2, active=1)
+    model = fresh_model(dataclasses.replace(plain.config, gate=GateConfig("adaptive")), plain)
+    assert count_choices_(model) == sum(plain.flops().values())
 
 
 def test_an_even_spread_by_hand() -> None:

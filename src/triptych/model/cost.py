@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TypeVar
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.errors import ModelError
 from triptych.model.multimodal import Multimodal, example_batch
+from triptych.model.operations import counted
 from triptych.select import keep_best
 from triptych.tokens import Batch, Tokens
 
 DEAREST = 1000.0  # price of the whole network's operations, in units of a choice's worth
 _HALVINGS, _MARGIN = 40, 1e-3
-T = TypeVar("T")
 Runs = Mapping[tuple[str, int], tuple[Tokens, int]]  # by modality and count: what its blocks give, and operations
 
 
+@torch.no_grad()
 def count_choices_(model: Multimodal) -> int:
     """Set the cost of every choice of a network's gate, as a share of the same network without a gate.
 
@@ -32,28 +30,20 @@ def count_choices_(model: Multimodal) -> int:
     gate, training = model.gate, model.training
     model.eval()
     batch = example_batch(model.schema).to(gate.cost.device)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        looks, looking = counted(lambda: model.look_all(batch))
-        _, choosing = counted(lambda: gate.choose(gate.summaries(looks)))
-        stems = [counted(partial(model.encoders[n].get_submodule("stem"), raw))[1] for n, raw in batch.inputs.items()]
-        runs = {
-            (name, count): counted(partial(model.go_on, name, keep_best(look.tokens, look.score, count or 1)))
-            for name, look in looks.items()
-            for count in {*gate.counts[name], look.tokens.x.shape[1]}
-        }
-        found = [_operations(model, runs, dict(zip(gate.names, kept, strict=True))) for kept in gate.keep.tolist()]
-        full = _operations(model, runs, {name: look.tokens.x.shape[1] for name, look in looks.items()})
+    looks, looking = counted(lambda: model.look_all(batch))
+    _, choosing = counted(lambda: gate.choose(gate.summaries(looks)))
+    stems = [counted(partial(model.encoders[n].get_submodule("stem"), raw))[1] for n, raw in batch.inputs.items()]
+    runs = {
+        (name, count): counted(partial(model.go_on, name, keep_best(look.tokens, look.score, count or 1)))
+        for name, look in looks.items()
+        for count in {*gate.counts[name], look.tokens.x.shape[1]}
+    }
+    found = [_operations(model, runs, dict(zip(gate.names, kept, strict=True))) for kept in gate.keep.tolist()]
+    full = _operations(model, runs, {name: look.tokens.x.shape[1] for name, look in looks.items()})
     model.train(training)
     whole = sum(stems) + full
     gate.cost.copy_((torch.tensor(found) + looking + choosing) / whole)
     return whole
-
-
-def counted(run: Callable[[], T]) -> tuple[T, int]:
-    """What a call gives, and its floating-point operations."""
-    with FlopCounterMode(display=False) as counter:
-        value = run()
-    return value, counter.get_total_flops()
 
 
 def _operations(model: Multimodal, runs: Runs, kept: Mapping[str, int]) -> int:

@@ -7,23 +7,22 @@ retrieval an embedding of each modality takes the place of the fusion.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from triptych.errors import ModelError, UnknownModality
 from triptych.model.adapters import join_
 from triptych.model.config import ModelConfig
 from triptych.model.connectors import make_connector
 from triptych.model.encoder import Encoder
-from triptych.model.experts import GROUPED_FLOPS
 from triptych.model.fusion import FUSIONS, Fusion
 from triptych.model.gates import GATES, Gate, Look
 from triptych.model.heads import Head, PairHead
 from triptych.model.missing import FILLS, Fill
+from triptych.model.operations import counted
 from triptych.model.shared import Shared
 from triptych.schema import Modality, Schema
 from triptych.select import keep_counts
@@ -213,14 +212,9 @@ class Multimodal(nn.Module):
         counts: dict[str, int] = {}
         training = self.training
         self.eval()
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # the counter does not know the fused kernels of a CPU
-            for name, raw in batch.inputs.items():
-                with FlopCounterMode(display=False, custom_mapping=GROUPED_FLOPS) as counter:
-                    streams[name] = self.encode(name, raw)
-                counts[f"{name}.encode"] = counter.get_total_flops()
-            with FlopCounterMode(display=False, custom_mapping=GROUPED_FLOPS) as counter:
-                self.decide(streams)
-        counts["decide"] = counter.get_total_flops()
+        for name, raw in batch.inputs.items():
+            streams[name], counts[f"{name}.encode"] = counted(partial(self.encode, name, raw))
+        counts["decide"] = counted(lambda: self.decide(streams))[1]
         self.train(training)
         return counts
 

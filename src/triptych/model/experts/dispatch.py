@@ -6,7 +6,7 @@ neither padding nor the rest of a batch changes a token's result.
 In PyTorch the pairs are sorted by expert and multiplied group by group in one call (`grouped_matmul`).  A graph gets,
 for the same sorted rows, one Split whose sizes are the experts' counts, two Gemm with a Gelu between them for each
 expert, and one Concat; sizes are known at run time only, so that pairs which are left out are not executed and an
-expert without rows costs a few microseconds.  Other ways that were weighed for at most 256 tokens at batch 1:
+expert without rows costs the start of its nodes alone.  Other ways that were weighed for at most 256 tokens at batch 1:
 
   batched MatMul over (experts, capacity, dim)   multiplies padding, experts · capacity / pairs times as much, or drops
                                                  tokens; ONNX Runtime packs a constant matrix for its kernels when it

@@ -5,10 +5,10 @@
     python bench/quality.py mosi icu --seeds 0                   # some of them
     python bench/quality.py icu --try recipe.toml                # validation only, nothing is written: to choose with
 
-A recipe gives the network (`[build]`, and `[modalities.NAME]` for one modality), training (`[train]`), frozen
-backbones (`[backbones.NAME]`) and how many networks from other seeds teach the one that is judged (`[teach]`).  Recipes
-are chosen on validation.  A run is kept in out/SET-SEED.json and not repeated.  Writes docs/results/quality.json, from
-which `results_page.py` makes its table.  Data lies in ../shared/data, or where TRIPTYCH_DATA says.  Last line: JSON.
+Recipes are those of `triptych fit --recipe` (see `triptych.search.training_recipe`), chosen on validation; here their
+network is judged as it is, taught by several from other seeds where `TEACHERS` says so.  A run is kept in
+out/SET-SEED.json and not repeated.  Writes docs/results/quality.json, from which `results_page.py` makes its table.
+Data lies in ../shared/data, or where TRIPTYCH_DATA says.  Last line: JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,87 +35,73 @@ from triptych.data.dataset import Dataset, Split
 from triptych.data.read import load_data
 from triptych.measure.environment import commit, environment
 from triptych.measure.quality import quality, quality_interval
-from triptych.model import Multimodal, build
+from triptych.model import Multimodal
+from triptych.model.config import ModelConfig
+from triptych.schema import Schema
+from triptych.search.recipes import reference_recipe
+from triptych.search.training_recipe import TrainingRecipe, read_training_recipe
 from triptych.train import TrainConfig
 from triptych.train.evaluate import predict
+from triptych.train.features import precompute
 from triptych.train.loop import fit_with_history
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "quality"
 ASKED = {"avdigits": 0.95, "fashion": 0.875, "sisfall": 0.88, "ravdess": 0.62, "icu": 0.855, "mosi": 0.81}
 MOST_S = 1800.0  # of one seed's training
-TABLES = {"build", "modalities", "backbones", "train", "teach"}
+TEACHERS = {"icu": 5}  # networks from other seeds, of which the judged one learns; none elsewhere
+LESSON = Distill(alpha=0.8, temperature=2.0, ask="once")
 
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The tables of a recipe.  Ends the program on an unknown one."""
-    recipe = tomllib.loads(path.read_text(encoding="utf-8"))
-    if unknown := recipe.keys() - TABLES:
-        sys.exit(f"{path} has unknown tables {sorted(unknown)}; known are {sorted(TABLES)}")
-    return recipe
-
-
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Fresh networks of a recipe, over data whose frozen backbones have run once."""
+    """Fresh networks of a recipe, over data whose resting backbones have run once."""
 
-    recipe: Mapping[str, Any]
-    schema: Any
+    recipe: TrainingRecipe
+    schema: Schema
     data: Dataset
-
-    def fresh(self, seed: int) -> Multimodal:
-        torch.manual_seed(seed)
-        sizes = dict(self.recipe["build"])
-        return build(sizes.pop("network"), self.schema, modalities=self.recipe.get("modalities", {}), **sizes)
+    rest: ModelConfig | None
 
     @classmethod
-    def of(cls, recipe: Mapping[str, Any], data: Dataset) -> Maker:
-        """Run the frozen backbones, if any."""
-        wanted = recipe.get("backbones", {})
-        if not wanted:
-            return cls(recipe, data.schema, data)
-        from triptych.model.packaged import read_package
-        from triptych.model.pretrained import load_backbone
-        from triptych.train.features import precompute
+    def of(cls, path: Path, data: Dataset) -> Maker:
+        """Run the backbones, if any."""
+        recipe = read_training_recipe(path, *reference_recipe(data.name, data.schema.task))
+        if not recipe.backbones:
+            return cls(recipe, data.schema, data, None)
+        rest, features = precompute(recipe.network(data.schema, seed=0), data, list(recipe.backbones))
+        return cls(recipe, data.schema, features, rest.config)
 
-        schema, special = data.schema, {name: dict(sizes) for name, sizes in recipe.get("modalities", {}).items()}
-        found = {name: read_package(one["package"], take=one["take"]) for name, one in wanted.items()}
-        for name, one in found.items():
-            schema = one.tokenized(schema, name, max_tokens=wanted[name]["max_tokens"])
-            special[name] = {**one.stem, **special.get(name, {})}
-        sizes = dict(recipe["build"])
-        whole = build(sizes.pop("network"), schema, modalities=special, **sizes)
-        for name, one in found.items():
-            load_backbone(whole, name, one)
-        rest, features = precompute(whole, data, list(wanted))
-        own = {name: {**recipe.get("modalities", {}).get(name, {}), "form": "features"} for name in wanted}
-        changed = {**recipe, "modalities": {**recipe.get("modalities", {}), **own}}
-        return cls(changed, rest.schema, features)
+    def fresh(self, seed: int) -> Multimodal:
+        whole = self.recipe.network(self.schema, seed=seed)
+        if self.rest is None:
+            return whole
+        model, tensors = Multimodal(self.rest, self.data.schema), whole.state_dict()
+        model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+        return model
 
 
 def trained(maker: Maker, seed: int) -> tuple[Multimodal, list[dict[str, Any]]]:
     """The network of one seed, and how it and its teachers trained."""
-    config = TrainConfig.from_dict({"patience": None, **maker.recipe["train"], "seed": seed})
-    teach = maker.recipe.get("teach", {})
+    config = TrainConfig.from_dict({**maker.recipe.train, "seed": seed})
+    teachers = TEACHERS.get(maker.data.name, 0)
     runs = []
     networks = []
-    for number in range(teach.get("teachers", 0) or 1):
+    for number in range(teachers or 1):
         own = dataclasses.replace(config, seed=seed + 1000 * number)
         fitted = fit_with_history(maker.fresh(own.seed), maker.data, own)
         networks.append(fitted.model)
         runs.append({"validation": fitted.quality, "seconds": round(fitted.seconds, 1), "steps": fitted.steps})
         say(f"seed {own.seed}: validation {fitted.quality:.4f} in {fitted.seconds:.0f} s")
-    if not teach:
+    if not teachers:
         return networks[0], runs
     start = time.monotonic()
-    lesson = Distill(alpha=teach.get("alpha", 0.7), temperature=teach.get("temperature", 2.0), ask=teach["ask"])
     context = Context(networks[0], maker.data, seed, lambda _: None, config, tuple(networks[1:]))
-    pupil = lesson.apply(maker.fresh(seed + 500), context)
-    runs.append({"lesson": repr(lesson), "seconds": round(time.monotonic() - start, 1)})
+    pupil = LESSON.apply(maker.fresh(seed + 500), context)
+    runs.append({"lesson": repr(LESSON), "seconds": round(time.monotonic() - start, 1)})
     return pupil, runs
 
 
@@ -160,14 +145,14 @@ def gather(out: Path) -> dict[str, Any]:
         if runs := [json.loads(path.read_text()) for path in sorted(out.glob(f"{name}-*.json"))]:
             found = [one["test"]["quality"] for one in runs]
             mean = statistics.fmean(found)
-            recipe = read_recipe(RECIPES / f"{name}.toml")
             slowest = max(one["seconds"] for one in runs)
             sets[name] = {
                 "asked": asked,
                 "mean": mean,
                 "met": mean >= asked and slowest <= MOST_S,
                 "seconds": slowest,
-                "recipe": recipe,
+                "recipe": tomllib.loads((RECIPES / f"{name}.toml").read_text()),
+                "teachers": TEACHERS.get(name, 0),
                 "runs": runs,
             }
     return {"sets": sets, "most_s": MOST_S}
@@ -190,7 +175,7 @@ def main() -> None:
     if unknown := {*names} - {*ASKED}:
         parser.error(f"unknown {sorted(unknown)}; sets are {sorted(ASKED)}")
     for name in names:
-        maker = Maker.of(read_recipe(args.attempt or RECIPES / f"{name}.toml"), loaded(name))
+        maker = Maker.of(args.attempt or RECIPES / f"{name}.toml", loaded(name))
         for seed in args.seeds:
             attempt(maker, seed) if args.attempt else run(maker, seed, args.out / f"{name}-{seed}.json")
     if args.attempt:

@@ -13,9 +13,10 @@ from tests.model import pretrained, tiny
 from triptych.data.dataset import Dataset
 from triptych.errors import ModelError, RecipeError
 from triptych.model.adapt import merged, trainable_parameters
+from triptych.model.build import NAMES
 from triptych.search.budget import Budget
 from triptych.search.chain import fit_to_budget
-from triptych.search.recipes import recipe_file
+from triptych.search.recipes import recipe_file, reference_recipe
 from triptych.search.training_recipe import read_training_recipe
 from triptych.system.bundle.export import export
 from triptych.system.runtime import Bundle
@@ -126,3 +127,21 @@ def test_a_backbone_of_no_modality_is_named(tiny_data: Dataset, folder: Path) ->
     plan = read_training_recipe(written(folder, LORA.replace("backbone.text", "backbone.smell")), SIZES, {})
     with pytest.raises(RecipeError, match="smell"):
         plan.network(tiny_data.schema, seed=0)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((recipe_file("reference").parent / "quality").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_recipes_chosen_for_quality_are_those_that_fit_reads(path: Path) -> None:
+    plan = read_training_recipe(path, *reference_recipe(path.stem))
+    assert TrainConfig.from_dict(plan.train).epochs >= 1
+    assert plan.build["network"] in NAMES
+
+
+def test_sizes_of_one_modality_reach_its_encoder_alone(tmp_path: Path) -> None:
+    path = written(tmp_path, '[modality.motion]\ndepth = 2\nform = "statistics"\n')
+    config = read_training_recipe(path, SIZES, {}).network(tiny.schema("motion", "facts"), seed=0).config
+    assert config.encoders["motion"].stem.form == "statistics"
+    assert config.encoders["facts"].stem.form == ""
+    with pytest.raises(RecipeError, match=r"\['depth'\] in \[modality\]"):
+        read_training_recipe(written(tmp_path, "[modality]\ndepth = 2\n"), SIZES, {})

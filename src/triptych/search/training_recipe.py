@@ -9,6 +9,9 @@ max_tokens = 24
 name = "lora"
 also = ["fusion", "head"]
 
+[modality.vitals]                # sizes of one modality's encoder, as `build` takes them
+form = "statistics"
+
 [build] and [train] change the sizes and the options of the reference.
 """
 
@@ -31,7 +34,7 @@ from triptych.model.packaged import PACKAGES, read_package
 from triptych.model.pretrained import Pretrained, load_backbone, read_backbone
 from triptych.schema import Schema
 
-_TABLES = {"build", "train", "backbone", "adapter"}
+_TABLES = {"build", "train", "modality", "backbone", "adapter"}
 
 
 @final
@@ -70,12 +73,14 @@ class TrainingRecipe:
     """What a reference is and how it trains.
 
     build: 'network' and the sizes of `triptych.model.build`; train: fields of `TrainConfig`
+    modalities: other sizes for single modalities or kinds
     """
 
     build: Mapping[str, Any]
     train: Mapping[str, Any]
     backbones: Mapping[str, BackboneRecipe] = field(default_factory=dict)
     adapter: AdapterConfig | None = None
+    modalities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def resting(self) -> tuple[str, ...]:
@@ -90,7 +95,9 @@ class TrainingRecipe:
         for name, backbone in self.backbones.items():
             if found[name].kind == "text":
                 schema = found[name].tokenized(schema, name, max_tokens=backbone.max_tokens)
-        special = {name: {**found[name].stem, "depth": self.backbones[name].depth} for name in found}
+        special = dict(self.modalities)
+        for name, pretrained in found.items():
+            special[name] = {"depth": self.backbones[name].depth, **special.get(name, {}), **pretrained.stem}
         sizes = dict(self.build)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -110,12 +117,14 @@ def read_training_recipe(path: str | Path, build: Mapping[str, Any], train: Mapp
         raise RecipeError(f"unknown keys {sorted(unknown)} in {path}; a training recipe holds {sorted(_TABLES)}")
     if odd := [name for name, value in record.items() if not isinstance(value, Mapping)]:
         raise RecipeError(f"{odd} in {path} must be tables, such as [{odd[0]}]")
+    if odd := [name for name, sizes in record.get("modality", {}).items() if not isinstance(sizes, Mapping)]:
+        raise RecipeError(f"{odd} in [modality] of {path} must be tables of sizes, such as [modality.{odd[0]}]")
     if "adapter" in record and not record.get("backbone"):
         raise RecipeError(f"{path} adapts a network without a backbone, of which nothing is worth keeping; name one")
     backbones = {name: _backbone(name, value, Path(path).parent) for name, value in record.get("backbone", {}).items()}
     adapter = make(AdapterConfig, _tuples(record["adapter"])) if "adapter" in record else None
     own = record.get("build", {}), record.get("train", {})
-    return TrainingRecipe({**build, **own[0]}, {**train, **own[1]}, backbones, adapter)
+    return TrainingRecipe({**build, **own[0]}, {**train, **own[1]}, backbones, adapter, record.get("modality", {}))
 
 
 def _backbone(name: str, record: Any, folder: Path) -> BackboneRecipe:

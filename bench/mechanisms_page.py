@@ -148,6 +148,23 @@ def gate_effect(name: str, results: Results) -> str | None:
     )
 
 
+def codes_effect(name: str, results: Results) -> str | None:
+    """What codes lose of vectors that they never saw, against a plain codebook of equally many words."""
+    record = results.get("codes", {"codes": {}})
+    found = record["codes"]
+    if name not in found:
+        return None
+    told = {
+        kind: f"{one['lost']:.1%} of the variance of {record['set']} sound lost with {record['words']} words, at"
+        f" {one['bits']} bits a frame"
+        for kind, one in found.items()
+    }
+    control = found["codebook"]
+    if name == "codebook":
+        return f"the control: {told[name]}"
+    return f"{told[name]}; against {control['lost']:.1%} at {control['bits']} bits"
+
+
 @dataclass(frozen=True)
 class Family:
     """A registry: its title, the module that holds it, and what reads its measurement, where it has one."""
@@ -169,6 +186,8 @@ FAMILIES: Mapping[str, Family] = {
     "BALANCES": Family("Balances: no modality silences the others", "triptych.train.balance", balance_effect),
     "WAYS": Family("Routes of experts that are left out", "triptych.model.experts.sparsify"),
     "STAGES": Family("S3: from specialised experts to few routes", "triptych.train.s3", stage_effect),
+    "CODES": Family("Codes: vectors as words of a codebook", "triptych.model.codes", codes_effect),
+    "CONTRASTS": Family("Contrastive alignment: the loss of pairs", "triptych.train.contrastive"),
     "ADAPTERS": Family("Adapters: trained beside a network that rests", "triptych.model.adapters", adapter_effect),
     "BACKBONES": Family("Backbones: encoders that were trained elsewhere", "triptych.model.backbones", backbone_effect),
 }

@@ -40,7 +40,8 @@ ABOUT_OVERVIEW = """The reference is a late-fusion transformer in PyTorch, the s
 decoded inputs to output, and its interval that of the ratio; memory is the peak above a bare Python process with numpy;
 size is what must be shipped to run. Every network trains within a cap of wall time (the command of each set says how
 long the whole fit may take). One seed. The commit named above is that of the measurement; a network may have been
-trained by an earlier one, which its set names where it was kept. The budget of icu was tightened by hand."""
+trained by an earlier one, which its set names where it was kept. The budgets of easy-vqa and icu were
+tightened by hand."""
 ABOUT_TRAINING = """Best validation quality after each quarter of the reference's training. Where its cap of wall time
 ended it while it was still gaining, it is weaker than it would be, and a drop below zero says no more than that."""
 ABOUT_CONTROLS = """Seconds of Triptych divided by those of each control, round by round, with the 95 % interval; below

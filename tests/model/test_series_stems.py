@@ -35,8 +35,8 @@ def test_statistics_are_those_of_the_measured_samples_alone() -> None:
     x = torch.tensor([[[2.0, 0.0], [0.0, 0.0], [5.0, 0.0], [0.0, 0.0]]])
     missing = torch.tensor([[[False, True], [True, True], [False, True], [True, True]]])
     found = statistics(x, missing)[0]
-    assert found[:, 0].tolist() == pytest.approx([3.5, 1.5, 2.0, 5.0, 2.0, 5.0, 0.5], abs=1e-5)
-    assert found[:, 1].tolist() == [0.0] * 7
+    assert found[:, 0].tolist() == pytest.approx([3.5, 1.5, 2.0, 5.0, 2.0, 5.0, 1.0, 0.5**0.5], abs=1e-5)
+    assert found[:, 1].tolist() == [0.0] * 8
 
 
 @pytest.mark.parametrize("form", ["statistics", "norms"])

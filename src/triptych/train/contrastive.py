@@ -75,12 +75,7 @@ class ContrastiveLoss:
             return output.float().sum() * 0
         with torch.autocast(output.device.type, enabled=False):
             scaled, bias = logits(similarity(output[known]))
-            positive = matches(target[known])
-            if self.form == "sigmoid":
-                return pairwise_sigmoid(scaled + bias, positive)
-            return (
-                info_nce(scaled, positive, self.label_smoothing) + info_nce(scaled.T, positive, self.label_smoothing)
-            ) / 2
+            return CONTRASTS[self.form](scaled, bias, matches(target[known]), self.label_smoothing)
 
 
 def _fixed(likeness: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,6 +106,16 @@ def info_nce(logits: Tensor, positive: Tensor, smoothing: float = 0.0) -> Tensor
     return -(share * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
+def info_nce_both_ways(scaled: Tensor, _bias: Tensor, positive: Tensor, smoothing: float) -> Tensor:
+    """The mean of `info_nce` from queries to targets and back (eq. 1 of the survey); a bias would cancel: scalar."""
+    return (info_nce(scaled, positive, smoothing) + info_nce(scaled.T, positive, smoothing)) / 2
+
+
+def biased_sigmoid(scaled: Tensor, bias: Tensor, positive: Tensor, _smoothing: float) -> Tensor:
+    """`pairwise_sigmoid` with the bias that a network learns: scalar."""
+    return pairwise_sigmoid(scaled + bias, positive)
+
+
 def pairwise_sigmoid(logits: Tensor, positive: Tensor) -> Tensor:
     """−log σ(±logit) over all pairs, + for right ones (Zhai et al. 2023); summed over a query's targets: scalar.
 
@@ -134,3 +139,10 @@ def affinity_loss(output: Tensor, answers: Tensor, temperature: float = 1.0) -> 
             for s, t in ((student, taught), (student.T, taught.transpose(1, 2)))
         ]
     return temperature**2 * torch.stack(losses).mean()
+
+
+# from (rows, rows) scaled similarities, a scalar bias, (rows, rows) bool and the label smoothing to a scalar
+CONTRASTS: dict[Contrast, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "info_nce": info_nce_both_ways,
+    "sigmoid": biased_sigmoid,
+}

@@ -4,4 +4,6 @@ from triptych.model.codes.codebook import Codebook
 from triptych.model.codes.learn import learn_codes
 from triptych.model.codes.residual import ResidualCodebooks
 
-__all__ = ["Codebook", "ResidualCodebooks", "learn_codes"]
+CODES: dict[str, type[Codebook] | type[ResidualCodebooks]] = {"codebook": Codebook, "residual": ResidualCodebooks}
+
+__all__ = ["CODES", "Codebook", "ResidualCodebooks", "learn_codes"]

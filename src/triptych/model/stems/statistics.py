@@ -13,7 +13,7 @@ from triptych.model.stems.frames import FramesStem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
-COUNT = 7  # statistics of a channel
+COUNT = 8  # statistics of a channel
 
 
 @final
@@ -21,7 +21,8 @@ class StatisticsStem(FramesStem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
     Of each channel and run: mean, standard deviation, least, largest, first and last value, each over the measured
-    samples alone and zero (the median, once scaled) where there is none; and the share that was measured.
+    samples alone and zero (the median, once scaled) where there is none; whether any was measured; and the root of the
+    share that was, since a few samples of many differ from none more than shares tell.
     `SummaryStem` is cheaper, but its averages count what is missing as zeros.
     """
 
@@ -40,7 +41,7 @@ class StatisticsStem(FramesStem):
 
 
 def statistics(x: Tensor, missing: Tensor) -> Tensor:
-    """Seven statistics over time of the samples that are there: (..., 7, channels).
+    """Eight statistics over time of the samples that are there: (..., 8, channels).
 
     x:       (..., time, channels), zero where missing
     missing: (..., time, channels) bool
@@ -55,4 +56,5 @@ def statistics(x: Tensor, missing: Tensor) -> Tensor:
     moment = torch.arange(1, x.shape[-2] + 1, dtype=x.dtype, device=x.device).unsqueeze(-1)
     last = x.gather(-2, (moment * there).argmax(dim=-2, keepdim=True)).squeeze(-2)
     first = x.gather(-2, there.argmax(dim=-2, keepdim=True)).squeeze(-2)
-    return torch.stack([mean, spread * some, least, largest, first, last, count / x.shape[-2]], dim=-2)
+    often = (count / x.shape[-2]).sqrt()
+    return torch.stack([mean, spread * some, least, largest, first, last, some, often], dim=-2)

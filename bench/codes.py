@@ -40,7 +40,7 @@ SET, MODALITY = "avdigits", "audio"
 def frames(stem: AudioStem, split: Split) -> Tensor:
     """Every real frame of a split: (frames, mels)."""
     found = []
-    for batch in batches(split, 256):
+    for batch in batches(split, None, batch_size=256, seed=0, shuffle=False):
         mel, real = stem.log_mel(batch.inputs[MODALITY][:, : stem.samples])
         found.append(mel[real])
     return torch.cat(found)

@@ -15,7 +15,7 @@ from triptych.errors import ModelError
 from triptych.model.build import build
 from triptych.model.config import EncoderConfig, StemConfig
 from triptych.model.stems.norms import NormsStem
-from triptych.model.stems.statistics import statistics
+from triptych.model.stems.statistics import RIDGE, statistics
 from triptych.schema import Modality, Schema
 from triptych.system.bundle import graphs
 
@@ -35,8 +35,16 @@ def test_statistics_are_those_of_the_measured_samples_alone() -> None:
     x = torch.tensor([[[2.0, 0.0], [0.0, 0.0], [5.0, 0.0], [0.0, 0.0]]])
     missing = torch.tensor([[[False, True], [True, True], [False, True], [True, True]]])
     found = statistics(x, missing)[0]
-    assert found[:, 0].tolist() == pytest.approx([3.5, 1.5, 2.0, 5.0, 2.0, 5.0, 1.0, 0.5**0.5], abs=1e-5)
-    assert found[:, 1].tolist() == [0.0] * 8
+    values, presence, slope = [3.5, 1.5, 2.0, 5.0, 2.0, 5.0], [1.0, 0.5**0.5], 0.375 / (0.0625 + RIDGE)
+    assert found[:, 0].tolist() == pytest.approx([*values, *presence, 3.5, slope, 0.0], abs=1e-5)
+    assert found[:, 1].tolist() == [0.0] * 11
+
+
+def test_a_line_has_its_slope_and_its_last_quarter() -> None:
+    x = torch.arange(400.0).view(400, 1) / 100
+    found = statistics(x, torch.zeros(400, 1, dtype=torch.bool))[:, 0]
+    assert found[9].item() == pytest.approx(4 * (1 / 12) / (1 / 12 + RIDGE), rel=1e-3)
+    assert found[10].item() == pytest.approx(x[300:].mean().item())
 
 
 @pytest.mark.parametrize("form", ["statistics", "norms"])

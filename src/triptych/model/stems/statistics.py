@@ -13,7 +13,8 @@ from triptych.model.stems.frames import FramesStem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
-COUNT = 8  # statistics of a channel
+COUNT = 11  # statistics of a channel
+RIDGE = 0.02  # of slopes, in squared shares of a run
 
 
 @final
@@ -21,8 +22,9 @@ class StatisticsStem(FramesStem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
     Of each channel and run: mean, standard deviation, least, largest, first and last value, each over the measured
-    samples alone and zero (the median, once scaled) where there is none; whether any was measured; and the root of the
-    share that was, since a few samples of many differ from none more than shares tell.
+    samples alone and zero (the median, once scaled) where there is none; whether any was measured, and the root of the
+    share that was, since a few samples of many differ from none more than shares tell; the sum, in units of the root of
+    the run's length; the slope; and the mean of the last quarter.
     `SummaryStem` is cheaper, but its averages count what is missing as zeros.
     """
 
@@ -41,7 +43,7 @@ class StatisticsStem(FramesStem):
 
 
 def statistics(x: Tensor, missing: Tensor) -> Tensor:
-    """Eight statistics over time of the samples that are there: (..., 8, channels).
+    """Eleven statistics over time of the samples that are there: (..., 11, channels).
 
     x:       (..., time, channels), zero where missing
     missing: (..., time, channels) bool
@@ -57,4 +59,21 @@ def statistics(x: Tensor, missing: Tensor) -> Tensor:
     last = x.gather(-2, (moment * there).argmax(dim=-2, keepdim=True)).squeeze(-2)
     first = x.gather(-2, there.argmax(dim=-2, keepdim=True)).squeeze(-2)
     often = (count / x.shape[-2]).sqrt()
-    return torch.stack([mean, spread * some, least, largest, first, last, some, often], dim=-2)
+    total = x.sum(dim=-2) / x.shape[-2] ** 0.5
+    recent = slice(x.shape[-2] - -(-x.shape[-2] // 4), None)
+    late = x[..., recent, :].sum(dim=-2) / there[..., recent, :].sum(dim=-2).clamp(min=1.0)
+    return torch.stack(
+        [mean, spread * some, least, largest, first, last, some, often, total, _slope(x, there, mean), late], dim=-2
+    )
+
+
+def _slope(x: Tensor, there: Tensor, mean: Tensor) -> Tensor:
+    """Least squares over the samples that are there, of a run that lasts one, pulled to zero where they lie close.
+
+    x, there: (..., time, channels), zero where missing; mean: (..., channels)
+    """
+    most = there.sum(dim=-2).clamp(min=1.0)
+    moment = torch.arange(x.shape[-2], dtype=x.dtype, device=x.device).unsqueeze(-1) / x.shape[-2]
+    middle = (moment * there).sum(dim=-2) / most
+    spread = (moment.square() * there).sum(dim=-2) / most - middle.square()
+    return ((moment * x).sum(dim=-2) / most - middle * mean) / (spread + RIDGE)

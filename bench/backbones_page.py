@@ -63,7 +63,8 @@ def told(families: str, rows: Record, record: Record) -> str:
     return (
         f"{families}; {rows['train']:,} rows of training, {rows['validation']:,} of validation and all"
         f" {rows['test']:,} of test; at most {record['epochs']} epochs and {record['minutes']:g} minutes of training"
-        " per run, one thread. A backbone of convolutions has no dense layer: LoRA reaches the blocks after it alone."
+        " per run, one thread; what frozen backbones answer is worked out first, of every split, and counts in the"
+        " seconds. A backbone of convolutions has no dense layer: LoRA reaches the blocks after it alone."
         f" {setting(record['environment'])}"
     )
 

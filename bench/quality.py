@@ -7,8 +7,9 @@
 
 Recipes are those of `triptych fit --recipe` (see `triptych.search.training_recipe`), chosen on validation; here their
 network is judged as it is, taught by several from other seeds where `TEACHERS` says so.  A run is kept in
-out/SET-SEED.json and not repeated.  Writes docs/results/quality.json, from which `results_page.py` makes its table.
-Data lies in ../shared/data, or where TRIPTYCH_DATA says.  Last line: JSON.
+out/SET-SEED.json and not repeated; sets without runs there stay as published.  Writes docs/results/quality.json, from
+which `results_page.py` makes its table.  Data lies in ../shared/data, or where TRIPTYCH_DATA
+says.  Last line: JSON.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from triptych.train.loop import fit_with_history
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes" / "quality"
+RESULT = ROOT / "docs" / "results" / "quality.json"
 ASKED = {"avdigits": 0.95, "fashion": 0.875, "sisfall": 0.88, "ravdess": 0.62, "icu": 0.855, "mosi": 0.81}
 MOST_S = 1800.0  # of one seed's training
 TEACHERS = {"icu": 5}  # networks from other seeds, of which the judged one learns; none elsewhere
@@ -139,8 +141,9 @@ def attempt(maker: Maker, seed: int) -> None:
     say(f"{maker.data.name} seed {seed}: VALIDATION {found['quality']:.4f} in {time.monotonic() - start:.0f} s")
 
 
-def gather(out: Path) -> dict[str, Any]:
-    sets = {}
+def gather(out: Path, published: Path) -> dict[str, Any]:
+    """Sets of which OUT has runs, as these are; the others as they were published."""
+    sets = json.loads(published.read_text())["sets"] if published.exists() else {}
     for name, asked in ASKED.items():
         if runs := [json.loads(path.read_text()) for path in sorted(out.glob(f"{name}-*.json"))]:
             found = [one["test"]["quality"] for one in runs]
@@ -155,7 +158,7 @@ def gather(out: Path) -> dict[str, Any]:
                 "teachers": TEACHERS.get(name, 0),
                 "runs": runs,
             }
-    return {"sets": sets, "most_s": MOST_S}
+    return {"sets": {name: sets[name] for name in ASKED if name in sets}, "most_s": MOST_S}
 
 
 def loaded(name: str) -> Dataset:
@@ -180,8 +183,8 @@ def main() -> None:
             attempt(maker, seed) if args.attempt else run(maker, seed, args.out / f"{name}-{seed}.json")
     if args.attempt:
         return
-    record = gather(args.out)
-    write_json(ROOT / "docs" / "results" / "quality.json", record)
+    record = gather(args.out, RESULT)
+    write_json(RESULT, record)
     print(
         json.dumps(
             {name: {key: found[key] for key in ("mean", "asked", "met")} for name, found in record["sets"].items()}

@@ -18,8 +18,9 @@ from triptych.model.config import BlockConfig, EncoderConfig, StemConfig
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.encoder import DropTokens
 from triptych.model.mixers import MIXERS
-from triptych.model.stems.audio import AudioStem, fourier_filters, hann, mel_bank
+from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.image import ImageStem
+from triptych.model.stems.log_mel import fourier_filters, hann, mel_bank
 from triptych.model.stems.robust import RobustScale, softsign
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.summary import SummaryStem, memories

@@ -10,6 +10,7 @@ from triptych.model.stems.image import ImageStem
 from triptych.model.stems.norms import NormsStem
 from triptych.model.stems.points import PointsStem
 from triptych.model.stems.pretrained import PretrainedStem
+from triptych.model.stems.profile import ProfileStem
 from triptych.model.stems.series import SeriesStem
 from triptych.model.stems.statistics import StatisticsStem
 from triptych.model.stems.stem import Stem
@@ -26,6 +27,7 @@ STEMS: dict[str, type[Stem]] = {
     "norms": NormsStem,
     "points": PointsStem,
     "pretrained": PretrainedStem,
+    "profile": ProfileStem,
     "series": SeriesStem,
     "statistics": StatisticsStem,
     "summary": SummaryStem,
@@ -43,6 +45,7 @@ __all__ = [
     "NormsStem",
     "PointsStem",
     "PretrainedStem",
+    "ProfileStem",
     "SeriesStem",
     "StatisticsStem",
     "Stem",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from tests.model import tiny
 from triptych.algorithm import Distill, Finetune, Int8, PruneWidth, Student, compress
+from triptych.algorithm.teaching import finetune
 from triptych.algorithm.technique import Context
 from triptych.data.loader import batch_of
 from triptych.errors import ModelError, RecipeError
@@ -72,6 +74,20 @@ def test_distilling_asks_the_original_and_finetuning_does_not(tiny_data: Any) ->
     assert (objective.alpha, objective.temperature, objective.feature_weight) == (0.7, 3.0, 2.0)
     assert torch.equal(objective.teachers[0].head.up.weight, original.head.up.weight)
     assert Finetune().objective(context) is None
+
+
+@pytest.mark.parametrize(("asking", "left"), [(20.0, 70.0), (80.0, 45.0)])
+def test_asking_the_teachers_counts_against_the_seconds(
+    tiny_data: Any, monkeypatch: pytest.MonkeyPatch, asking: float, left: float
+) -> None:
+    clock = iter([100.0, 100.0 + asking])
+    monkeypatch.setattr(finetune.time, "monotonic", lambda: next(clock))
+    given: list[TrainConfig] = []
+    monkeypatch.setattr(finetune, "fit", lambda model, _data, config, **_: given.append(config) or model)
+    original = teacher(tiny_data)
+    context = Context(original, tiny_data, train=dataclasses.replace(QUICK, max_seconds=90.0))
+    Finetune().apply(original, context)
+    assert given[0].max_seconds == left
 
 
 @torch.no_grad()

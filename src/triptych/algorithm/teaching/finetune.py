@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -41,13 +42,20 @@ class Train(Technique, ABC):
         """What to minimise; None is the task's loss."""
 
     def apply(self, model: Multimodal, context: Context) -> Multimodal:
-        """Train a copy with the context's options and these knobs."""
+        """Train a copy with the context's options and these knobs.
+
+        What the objective prepares, such as teachers' answers, counts against `max_seconds`, down to half of it.
+        """
+        start = time.monotonic()
         data = context.dataset()
         config = context.train or TrainConfig()
         config = dataclasses.replace(
             config, seed=context.seed, epochs=self.epochs or config.epochs, lr=self.lr or config.lr
         )
-        return fit(model, data, config, objective=self.objective(context), progress=context.progress)
+        objective = self.objective(context)
+        if (most := config.max_seconds) is not None:
+            config = dataclasses.replace(config, max_seconds=max(most / 2, most - (time.monotonic() - start)))
+        return fit(model, data, config, objective=objective, progress=context.progress)
 
 
 @final

@@ -12,6 +12,7 @@ import torch
 from triptych.data.dataset import Dataset
 from triptych.errors import RecipeError, SchemaError, TrainingError
 from triptych.schema import Schema
+from triptych.train.allocator import keep_memory
 from triptych.train.augment import Augment, Augmentation
 from triptych.train.balance import Balance, make_balance
 from triptych.train.config import TrainConfig
@@ -84,6 +85,7 @@ def fit_with_history(
     """`fit`, with the history beside the network."""
     if resume and folder is None:
         raise TrainingError("resume=True needs the folder that holds the checkpoint; pass folder=…")
+    keep_memory()
     balance = make_balance(config, model)
     objective = _with_task(objective, model, data, config, balance)
     schema = _input_schema(model.schema, data.schema, objective)

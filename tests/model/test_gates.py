@@ -72,6 +72,13 @@ def test_rows_choose_for_themselves(gate: str) -> None:
     assert torch.allclose(alone, model(BATCH), atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_gate_of_one_share_keeps_it_of_every_modality_that_is_there() -> None:
+    model = gated(shares=(0.5,))
+    assert kept(model, BATCH).unique(dim=0).tolist() == [[8, 6, 5]]
+    assert model.gate.cost[0] < model.gate.cost[1] < 1.0
+
+
 @pytest.mark.parametrize("gate", sorted(GATES))
 @pytest.mark.parametrize("cap", [0.4, 0.7])
 @torch.no_grad()

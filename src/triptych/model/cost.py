@@ -36,7 +36,7 @@ def count_choices_(model: Multimodal) -> int:
     runs = {
         (name, count): counted(partial(model.go_on, name, keep_best(look.tokens, look.score, count or 1)))
         for name, look in looks.items()
-        for count in {*gate.counts[name], look.tokens.x.shape[1]}
+        for count in {*gate.keep[:, gate.names.index(name)].tolist(), look.tokens.x.shape[1]}
     }
     found = [_operations(model, runs, dict(zip(gate.names, kept, strict=True))) for kept in gate.keep.tolist()]
     full = _operations(model, runs, {name: look.tokens.x.shape[1] for name, look in looks.items()})

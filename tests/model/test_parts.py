@@ -58,7 +58,7 @@ def test_a_tone_lights_up_its_band() -> None:
     centers = 700 * (10 ** (torch.linspace(math.log10(1 + 20 / 700), math.log10(1 + 4000 / 700), 34)) - 1)[1:-1]
     for band in (5, 15, 28):
         tone = torch.sin(2 * math.pi * centers[band] * torch.arange(stem.samples) / 8000).unsqueeze(0)
-        mel, real = stem.log_mel(tone)
+        mel, real = stem.log_mel(stem.power(tone))
         assert real.all()
         assert abs(int(mel[0].mean(dim=0).argmax()) - band) <= 1
 

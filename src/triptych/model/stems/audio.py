@@ -31,7 +31,7 @@ class AudioStem(LogMelStem):
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, samples) float32"""
-        x, real = self.spectrum(raw)
+        x, real = self.log_mel(self.power(raw))
         if (extra := self.tokens * self.run - self.frames) > 0:
             x = functional.pad(x, (0, 0, 0, extra))
         x = torch.unflatten(x, 1, (self.tokens, self.run)).flatten(2)

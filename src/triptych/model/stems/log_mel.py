@@ -35,8 +35,8 @@ class LogMelStem(Stem, ABC):
         self.hann: Tensor
         self.bank: Tensor
 
-    def spectrum(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """`log_mel` of a whole clip: (batch, frames, mels), (batch, frames) bool.
+    def power(self, raw: Tensor) -> Tensor:
+        """Of each frame and frequency, NaN where a frame reaches beyond the clip: (batch, frames, window // 2 + 1).
 
         raw: (batch, samples) float32, NaN beyond a clip's end
         """
@@ -46,20 +46,20 @@ class LogMelStem(Stem, ABC):
             wave = functional.pad(wave, (0, samples - raw.shape[1]), value=math.nan)
         if self.shrink > 1:
             wave = (torch.unflatten(wave, 1, (-1, len(self.average))) @ self.average).flatten(1)
-        return self.log_mel(wave)
+        return self._transform(wave)
 
-    def log_mel(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+    def log_mel(self, power: Tensor) -> tuple[Tensor, Tensor]:
         """About zero mean and unit spread for speech; frames that reach beyond the clip are zero and not real.
 
-        wave: (batch, samples) → (batch, frames, mels), (batch, frames) bool
+        power: (batch, frames, frequencies) → (batch, frames, mels), (batch, frames) bool
         """
-        power = self._power(wave) @ self._bank()
-        beyond = power.isnan()
-        mel = (power.clamp(min=1e-6).log() + 4.0) / 4.0
+        bands = power @ self._bank()
+        beyond = bands.isnan()
+        mel = (bands.clamp(min=1e-6).log() + 4.0) / 4.0
         return mel.masked_fill(beyond, 0.0), ~beyond[..., 0]
 
-    def _power(self, wave: Tensor) -> Tensor:
-        """Power per frame and bin, by the fast transform or, in a graph, by a convolution that runtimes run fast."""
+    def _transform(self, wave: Tensor) -> Tensor:
+        """By the fast transform or, in a graph, by a convolution that runtimes run fast."""
         if not torch.compiler.is_exporting():
             spectrum: Tensor = torch.fft.rfft(wave.unfold(1, self.window, self.hop) * self.hann)
             return spectrum.abs().square()

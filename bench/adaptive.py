@@ -134,8 +134,8 @@ class Cell:
         return json.loads(path.read_text())
 
     def priced(self) -> list[Batch]:
-        """Clean training rows that the price is fitted on."""
-        rows = batches(self.data.train, batch_size=64, seed=self.seed, shuffle=True)
+        """Clean validation rows that the price is fitted on."""
+        rows = batches(self.data.validation, batch_size=64, seed=self.seed, shuffle=True)
         return [batch for batch, _ in zip(rows, range(32), strict=False)]
 
     def objective(self, teacher: Multimodal, budget: float) -> Allotment:

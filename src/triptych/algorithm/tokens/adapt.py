@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar, final
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from triptych.algorithm.rebuild import fresh_model
 from triptych.algorithm.teaching.finetune import Train
 from triptych.algorithm.technique import Context, Range, Space
+from triptych.data.loader import batches as load
 from triptych.errors import ModelError, RecipeError
 from triptych.model.config import GateConfig
 from triptych.model.cost import count_choices_, fit_price_
@@ -31,7 +33,8 @@ class AdaptTokens(Train):
     """Put a gate between the stems and the blocks, and train it with the network (see `Allotment`).
 
     Starts from the network's own weights, learns from its answers and from the targets, and ends by fitting the price
-    of compute to the budget on training rows.  Further knobs: see `Train`.
+    of compute to the budget on validation rows: on those that it was trained on, a gate chooses otherwise than on new
+    ones.  Further knobs: see `Train`.
 
     budget: mean cost of a row, as a share of the network's operations without a gate
     cap:    most that any one row may cost, in the same unit; 0 is no limit
@@ -65,7 +68,8 @@ class AdaptTokens(Train):
             config, seed=context.seed, epochs=self.epochs or config.epochs, lr=self.lr or config.lr
         )
         objective = self.objective(context)
-        rows = context.calibration(_PRICED, batch_size=config.batch_size)
+        new = load(data.validation, model.schema, batch_size=config.batch_size, seed=context.seed)
+        rows = [batch.only(*model.schema.names) for batch in islice(new, _PRICED)]
         try:
             start = gated(model, GateConfig(self.gate, self.shares, cap=self.cap))
             fit_price_(start, rows, self.budget)

@@ -45,7 +45,7 @@ from triptych.model import Multimodal
 from triptych.model.s3 import router_share, s3_network
 from triptych.system.bundle.graphs import _encode_graph, frozen
 from triptych.train import TrainConfig
-from triptych.train.s3 import CONTROLS, S3, SHARES, Alignment, align, features, fit_probe
+from triptych.train.s3 import CONTROLS, S3, SHARES, Alignment, align, choose_share, features, fit_probe
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("avdigits", "ravdess", "mosi", "icu", "sisfall")
@@ -91,11 +91,15 @@ def fresh(data: Dataset, granularity: int, seed: int) -> S3:
     return S3(s3_network(data.schema, modalities=grains, **sizes))
 
 
+def answers(model: Multimodal, data: Dataset, *splits: str) -> list[np.ndarray[Any, Any]]:
+    """What a probe on the training rows says of each split: (rows, outputs) each."""
+    probe = fit_probe(features(model, data.train), np.asarray(data.train.targets), data.schema)
+    return [probe(features(model, data.splits[split])).numpy() for split in splits]
+
+
 def judged(model: Multimodal, data: Dataset) -> float:
     """What a probe on the training rows reads of the test rows."""
-    probe = fit_probe(features(model, data.train), np.asarray(data.train.targets), data.schema)
-    outputs = probe(features(model, data.test)).numpy()
-    return quality(outputs, np.asarray(data.test.targets), data.schema)
+    return quality(*answers(model, data, "test"), np.asarray(data.test.targets), data.schema)
 
 
 def s3_cell(data: Dataset, granularity: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -105,9 +109,12 @@ def s3_cell(data: Dataset, granularity: int, seed: int, args: argparse.Namespace
     s3 = s3.specialise(data, config(data, args.steps, seed))
     record["specialised"] = judged(s3.model, data)
     s3 = s3.select(data, config(data, args.select_steps, seed))
-    record["curve"] = {f"{p:g}": judged(s3.sparsify(p).model, data) for p in SHARES}
+    both = {p: answers(s3.sparsify(p).model, data, "validation", "test") for p in SHARES}
+    truth = np.asarray(data.test.targets)
+    record["curve"] = {f"{p:g}": quality(outputs, truth, data.schema) for p, (_, outputs) in both.items()}
     record["random"] = {f"{p:g}": judged(s3.sparsify(p, way="random").model, data) for p in CONTROL_SHARES}
-    choice = s3.choose(data, seed=seed)
+    seen, generator = np.asarray(data.validation.targets), np.random.default_rng(seed)
+    choice = choose_share({p: outputs for p, (outputs, _) in both.items()}, seen, data.schema, generator=generator)
     record["auto"] = {"share": choice.share, "interval": choice.interval}
     record["validation"] = {f"{p:g}": value for p, (value, _, _) in choice.curve.items()}
     record["fixed"] = judged(s3.sparsify(choice.share, way="score", data=data).model, data)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
 
 _RATE, _LOWEST, _HIGHEST = 0.05, 1e-3, 1e3
+_SOFTER = 4.0  # temperature at which answers are compared: sure ones differ too, in how sure they are
 _EXPLORING, _STILL = 0.5, 0.05  # share of a run in which random choices fade, and their share afterwards
 
 
@@ -86,19 +87,19 @@ class Allotment:
         price.clamp_(_LOWEST, _HIGHEST).mul_((_RATE * (cost / self.budget - 1)).exp())
 
     def _each(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
-        """Loss of each row: (batch,)."""
+        """What choices are compared by: distance from the teacher's answer, or without one the task's loss: (batch,).
+
+        Not by the target where there is a teacher: a gate would learn which rows have an answer that is easy to give,
+        from rows whose answers it has seen, and not which rows need to be looked at.
+        """
         if batch.target is None:
             raise TrainingError("a training batch needs targets; this one has none")
-        task = self.task.by_row(schema, output, batch.target, mix=batch.mix)
         if answers is None:
-            return task
+            return self.task.by_row(schema, output, batch.target, mix=batch.mix)
         if schema.task == "regression":
-            soft = ((output.float() - answers) / schema.scale).square().squeeze(1)
-        else:
-            own, theirs = ((x.float() / self.temperature).log_softmax(dim=-1) for x in (output, answers))
-            divergence = functional.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=1)
-            soft = self.temperature**2 * divergence
-        return self.alpha * soft + (1 - self.alpha) * task
+            return ((output.float() - answers) / schema.scale).square().squeeze(1)
+        own, theirs = ((x.float() / _SOFTER).log_softmax(dim=-1) for x in (output, answers))
+        return _SOFTER**2 * functional.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=1)
 
 
 def _drawn(allowed: Tensor, otherwise: Tensor) -> Tensor:

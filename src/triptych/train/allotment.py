@@ -3,7 +3,9 @@
 For every row two choices of the gate are run: the one that it makes (while learning also a random one) and a rival that
 gives one modality another number of tokens.  Forward, the loss is that of the choice alone.  Backward, the gate gets
 the gradient of the mixture p · (L₁ + price · c₁) + (1 − p) · (L₂ + price · c₂), with p = σ(s₁ − s₂) of the two scores:
-the straight-through estimator of Bengio, Léonard and Courville (2013), over losses that were both really seen.  Each
+the straight-through estimator of Bengio, Léonard and Courville (2013), over losses that were both really seen, in units
+of their mean difference.  A pull of the scores towards each other keeps them from growing without end: where it and the
+gradient balance, two scores differ by about as much as their losses do, so that a price can be set afterwards.  Each
 step the price of compute rises by a factor e^{rate · (cost / budget − 1)}, so that the penalty holds the mean cost of
 the choices to the budget, as a Lagrange multiplier does.
 """
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
 
 _RATE, _LOWEST, _HIGHEST = 0.05, 1e-3, 1e3
+_TINY = 1e-6  # mean difference of two choices below which they are alike
+_CALM = 0.25  # as steep as the sigmoid is at zero
 _SOFTER = 4.0  # temperature at which answers are compared: sure ones differ too, in how sure they are
 _EXPLORING, _STILL = 0.5, 0.05  # share of a run in which random choices fade, and their share afterwards
 
@@ -71,10 +75,13 @@ class Allotment:
             other = model.decide(model.encode_kept(looks, gate.keep[rival]))
             answers = None if self.teacher is None else self.teacher(batch).float()
             spared = self._each(model.schema, other, batch, answers) - self._each(model.schema, output, batch, answers)
+            spared = spared / spared.abs().mean().clamp(min=_TINY)
             spared = spared + gate.price * (gate.cost[rival] - gate.cost[choice])
         self._follow(gate.price, gate.cost[best].mean())
-        chance = (_at(scores, choice) - _at(scores, rival)).sigmoid()
-        straight_through = ((chance.detach() - chance) * spared).mean()
+        margin = _at(scores, choice) - _at(scores, rival)
+        chance = margin.sigmoid()
+        calm = _CALM / 2 * (margin.square() - margin.detach().square())
+        straight_through = ((chance.detach() - chance) * spared + calm).mean()
         loss = self.task.of(model, batch, streams, output)
         if answers is not None:
             soft = soft_loss(model.schema, output, answers.unsqueeze(0), self.temperature)

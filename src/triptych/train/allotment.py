@@ -94,19 +94,22 @@ class Allotment:
         price.clamp_(_LOWEST, _HIGHEST).mul_((_RATE * (cost / self.budget - 1)).exp())
 
     def _each(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
-        """What choices are compared by: distance from the teacher's answer, or without one the task's loss: (batch,).
+        """What choices are compared by: the task's loss, and distance from the teacher's answer: (batch,).
 
-        Not by the target where there is a teacher: a gate would learn which rows have an answer that is easy to give,
-        from rows whose answers it has seen, and not which rows need to be looked at.
+        The target tells that noise is not worth reading, which a teacher that was shown the noise does not; the
+        teacher tells which rows have to be looked at, and not only which have an answer that is easy to give.
         """
         if batch.target is None:
             raise TrainingError("a training batch needs targets; this one has none")
+        task = self.task.by_row(schema, output, batch.target, mix=batch.mix)
         if answers is None:
-            return self.task.by_row(schema, output, batch.target, mix=batch.mix)
+            return task
         if schema.task == "regression":
-            return ((output.float() - answers) / schema.scale).square().squeeze(1)
-        own, theirs = ((x.float() / _SOFTER).log_softmax(dim=-1) for x in (output, answers))
-        return _SOFTER**2 * functional.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=1)
+            soft = ((output.float() - answers) / schema.scale).square().squeeze(1)
+        else:
+            own, theirs = ((x.float() / _SOFTER).log_softmax(dim=-1) for x in (output, answers))
+            soft = _SOFTER**2 * functional.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=1)
+        return self.alpha * soft + (1 - self.alpha) * task
 
 
 def _drawn(allowed: Tensor, otherwise: Tensor) -> Tensor:

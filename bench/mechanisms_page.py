@@ -148,6 +148,24 @@ def gate_effect(name: str, results: Results) -> str | None:
     )
 
 
+def router_effect(name: str, results: Results) -> str | None:
+    """What a layer of experts with this router costs against the dense block of one expert's size."""
+    layers = results.get("experts", {"sections": {}})["sections"].get("by router", [])
+    found = next((layer for layer in layers if layer["router"] == name), None)
+    if found is None:
+        return None
+    exported, eager = (found[engine]["ratio"] for engine in ("onnxruntime", "pytorch"))
+    return (
+        f"{found['experts']} experts, top-{found['active']}: {exported:.2f} times the seconds of a dense block of one"
+        f" expert's size in the exported graph, {eager:.2f} in PyTorch"
+    )
+
+
+def channel_effect(name: str, results: Results) -> str | None:
+    """Of the mixture of experts, its cost with the usual router."""
+    return router_effect("top_k", results) if name == "experts" else None
+
+
 def codes_effect(name: str, results: Results) -> str | None:
     """What codes lose of vectors that they never saw, against a plain codebook of equally many words."""
     record = results.get("codes", {"codes": {}})
@@ -177,8 +195,8 @@ class Family:
 FAMILIES: Mapping[str, Family] = {
     "STEMS": Family("Stems: raw values to tokens", "triptych.model.stems"),
     "MIXERS": Family("Mixers: how tokens talk to each other", "triptych.model.mixers", mixer_effect),
-    "CHANNELS": Family("Channel blocks: what each token does", "triptych.model.channels"),
-    "ROUTERS": Family("Routers: which experts work on which tokens", "triptych.model.experts.routers"),
+    "CHANNELS": Family("Channel blocks: what each token does", "triptych.model.channels", channel_effect),
+    "ROUTERS": Family("Routers: which experts work on which tokens", "triptych.model.experts.routers", router_effect),
     "GATES": Family("Gates: how much of each modality a row reads", "triptych.model.gates", gate_effect),
     "FUSIONS": Family("Fusions: from tokens per modality to one vector", "triptych.model.fusion", fusion_effect),
     "CONNECTORS": Family("Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors"),

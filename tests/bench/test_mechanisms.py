@@ -86,6 +86,20 @@ def test_adapters_are_told_against_training_everything() -> None:
     assert mechanisms_page.adapter_effect("lora", {}) is None
 
 
+def test_a_router_is_told_by_its_layer_s_seconds() -> None:
+    layer = {"router": "top_k", "experts": 8, "active": 1, "pytorch": {"ratio": 2.3}, "onnxruntime": {"ratio": 1.25}}
+    results = {"experts": {"sections": {"by router": [layer]}}}
+    told = mechanisms_page.router_effect("top_k", results)
+    assert told == (
+        "8 experts, top-1: 1.25 times the seconds of a dense block of one expert's size in the exported graph, 2.30 in"
+        " PyTorch"
+    )
+    assert mechanisms_page.channel_effect("experts", results) == told
+    assert mechanisms_page.channel_effect("mlp", results) is None
+    assert mechanisms_page.router_effect("laplace", results) is None
+    assert mechanisms_page.router_effect("top_k", {}) is None
+
+
 def test_backbones_are_told_against_fresh_weights() -> None:
     ways = {"frozen": {"0": {"test": 0.8}, "1": {"test": 0.9}}, "fresh": {"0": {"test": 0.5}}}
     results = {"backbones": {"sets": {"fashion": {"families": {"image": "efficientnet"}, "ways": ways}}}}

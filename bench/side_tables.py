@@ -114,8 +114,9 @@ def quality_table(folder: Path) -> str:
         rows.append((name, *cells, single, asked, f"{found['seconds'] / 60:.1f}", f"{runs[0]['params'] / 1e6:.2f} M"))
     about = (
         "Networks without a budget, by the recipes of `recipes/quality`, chosen on validation or, for mosi, by"
-        " cross-validation within train, then judged on test. Earlier recipes for icu, mosi and ravdess were judged on test too,"
-        " and mosi's test split was looked at while the cause of its lag was sought, so it is no longer unseen. Minutes"
+        " cross-validation within train, then judged on test. Earlier recipes for icu, mosi and ravdess were judged on"
+        " test too, and mosi's test split was looked at while the cause of its lag was sought: these are no longer"
+        " unseen. Minutes"
         " are those of the slowest seed, its teachers with it; parameters without a frozen backbone's. Sets without"
         " a row have no recipe yet."
     )

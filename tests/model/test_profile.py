@@ -78,6 +78,19 @@ def test_more_silence_around_a_clip_changes_its_length_alone() -> None:
 
 
 @torch.no_grad()
+def test_training_learns_the_usual_profile_and_what_is_far_from_it_is_cut_off() -> None:
+    stem, raw = ProfileStem(VOICE, EncoderConfig(8, STEM), "float32"), clips()
+    for _ in range(200):
+        stem(raw)
+    plain = stem.profile(raw)
+    assert torch.allclose(stem.mean, plain.mean(dim=0), atol=1e-3)
+    assert torch.allclose(stem.variance, plain.var(dim=0, correction=0), atol=1e-3)
+    stem.eval()
+    assert torch.allclose(stem(1e4 * raw).x, stem(1e6 * raw).x, atol=1e-4)
+    assert torch.allclose(stem.mean, plain.mean(dim=0), atol=1e-3)
+
+
+@torch.no_grad()
 def test_it_exports_as_it_computes() -> None:
     sizes = {"dim": 8, "depth": 0, "modalities": {"voice": {"form": "profile", "mels": 16}}}
     model, raw = build("late_fusion", SCHEMA, **sizes).eval(), clips()

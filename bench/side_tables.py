@@ -114,11 +114,10 @@ def quality_table(folder: Path) -> str:
         rows.append((name, *cells, single, asked, f"{found['seconds'] / 60:.1f}", f"{runs[0]['params'] / 1e6:.2f} M"))
     about = (
         "Networks without a budget, by the recipes of `recipes/quality`, chosen on validation or, for mosi, by"
-        " cross-validation within train, then judged on test. Earlier recipes for icu, mosi and ravdess were judged on"
-        " test too, and mosi's test split was looked at while the cause of its lag was sought: these are no longer"
-        " unseen. Minutes"
-        " are those of the slowest seed, its teachers with it; parameters without a frozen backbone's. Sets without"
-        " a row have no recipe yet."
+        " cross-validation within train, then judged on test. Earlier recipes for icu, mosi and (two of them) for"
+        " ravdess were judged on test too, and mosi's test split was looked at while the cause of its lag was sought:"
+        " these are no longer unseen. Minutes are those of the slowest seed, its teachers with it; parameters without a"
+        " frozen backbone's. Sets without a row have no result yet."
     )
     head = ("set", "validation, mean", "test, mean", "test, each seed", "asked", "minutes", "parameters")
     return "\n\n".join(["## Quality without a budget", about, table(head, rows)])

@@ -290,7 +290,7 @@ def _balance(figure: Any, sets: Mapping[str, Record]) -> None:
         axes.set_yticks(range(len(ways)), ways)
         axes.invert_yaxis()
         axes.set_title(f"{name}: Shapley values of {one['metric']}", fontsize=8, loc="left")
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@
 Recipes are those of `triptych fit --recipe` (see `triptych.search.training_recipe`), chosen on validation; here their
 network is judged as it is, taught by several from other seeds where `TEACHERS` says so.  A run is kept in
 out/SET-SEED.json and not repeated; sets without runs there stay as published.  Writes docs/results/quality.json, from
-which `results_page.py` makes its table.  Data lies in ../shared/data, or where TRIPTYCH_DATA
-says.  Last line: JSON.
+which `results_page.py` makes its table.  Data lies in ../shared/data, or where TRIPTYCH_DATA says.  Last line: JSON.
 """
 
 from __future__ import annotations

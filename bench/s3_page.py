@@ -64,8 +64,13 @@ def protocol(record: Record) -> str:
         f"Width 64, two blocks that all modalities share; {record['steps']} steps of specialising and"
         f" {record['select_steps']} of selecting, controls their sum; at most {record['rows']:,} training rows."
         f" {machine['cpu']}, torch {machine['packages']['torch']}. So short a training tells about small networks on"
-        " these sets, not about the paper's."
+        f" these sets, not about the paper's. Seeds: {seeds(record)}; a figure of one seed has no interval."
     )
+
+
+def seeds(record: Record) -> str:
+    """How many runs there are of each set; the fewest, where its rows differ."""
+    return ", ".join(f"{name} {min(map(len, one['runs'].values()))}" for name, one in sets(record)) or "none"
 
 
 def sets(record: Record) -> list[tuple[str, Record]]:

@@ -12,8 +12,8 @@ def keep_memory() -> bool:
     """From now on the allocator reuses freed blocks of up to a gigabyte.  Returns whether it is one that can (glibc's).
 
     PyTorch gives the tensors of a step back when it ends.  As it is set by default, glibc hands blocks above 32 MB on
-    to the system, which clears each page when the next step touches it: half of the seconds of training on sounds,
-    whose spectra are that large.  The process then stays about as large as its largest step.
+    to the system, which clears each page when the next step touches it; spectra of sounds are that large.  This holds
+    for the whole process, which then stays about as large as its largest step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -119,7 +119,7 @@ def pitch(power: Tensor, weight: Tensor, table: Tensor) -> Tensor:
     roots = power.nan_to_num().clamp(min=1e-9).pow(1 / 3)
     repeats = (roots @ table[:, 1:]) / (roots @ table[:, :1])
     best = repeats.amax(dim=2)
-    octaves = torch.linspace(0.0, math.log2(HIGHEST / LOWEST), PITCHES)
+    octaves = torch.linspace(0.0, math.log2(HIGHEST / LOWEST), PITCHES, device=power.device)
     height = torch.softmax(SHARPNESS * repeats, dim=2) @ octaves
     voiced = weight * torch.sigmoid((best - VOICED) * CLEARNESS)
     mean = _mean(height, voiced)

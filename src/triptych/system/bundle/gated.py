@@ -26,6 +26,7 @@ from triptych.system.bundle.trace import OPSET, Several, trace
 from triptych.tokens import Tokens
 
 Axes = Mapping[int, Any]
+Counts = Sequence[int] | None
 
 
 def gate_graphs(model: Multimodal, raws: Mapping[str, Tensor], axes: Mapping[str, Axes]) -> dict[str, bytes]:
@@ -67,7 +68,8 @@ def joined(model: Multimodal, raws: Mapping[str, Tensor], axes: Mapping[str, Axe
     graph = onnx.load_model_from_string(front).graph
     for place, name in enumerate(names):
         blocks = onnx.load_model_from_string(_blocks(model, name, looks[name], {}))
-        _add_branch(graph, blocks, name, place, dim=int(streams[name].x.shape[-1]))
+        known = None if 1 in axes[name] else [count for count in gate_of(model).counts[name] if count]
+        _add_branches(graph, blocks, name, place, int(streams[name].x.shape[-1]), known)
     last = _part(
         onnx.load_model_from_string(trace(_Decide(model), tensors, inputs, ["output"], counts)),
         "decide.",
@@ -98,13 +100,18 @@ def _blocks(model: Multimodal, name: str, look: Look, batch: Axes) -> bytes:
     return trace(stage, tensors, ["x", "mask"], ["x_out", "mask_out"], [open_axes, open_axes])
 
 
-def _add_branch(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: int, dim: int) -> None:
-    """Run a modality's blocks on its best tokens, or give one token that is not real."""
+def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: int, dim: int, counts: Counts) -> None:
+    """Run a modality's blocks on as many of its best tokens as the gate says, or give one token that is not real.
+
+    counts: what the gate may say, each of which gets its own branch: where a shape is known, the runtime folds and
+    fuses more; None where the number of tokens is open, and one branch takes any
+    """
     here = f"{name}_branch."
-    renames = {"x": f"{here}x", "mask": f"{here}mask", "x_out": f"{here}x_out", "mask_out": f"{here}mask_out"}
-    part = _part(blocks, here, renames)
-    count, some, index = f"{here}count", f"{here}some", f"{here}index"
-    constants = {"place": [place], "zero": [0], "nothing": 0}
+    names = {"x": f"{here}x", "mask": f"{here}mask", "x_out": f"{here}x_out", "mask_out": f"{here}mask_out"}
+    part = _part(blocks, here, names)
+    ends = {count: f"{here}end_{count}" for count in counts} if counts else {1: f"{here}count"}
+    constants: dict[str, Any] = {"place": [place], "zero": [0]}
+    constants |= {f"end_{count}": [count] for count in counts or ()} | {f"from_{count}": count for count in ends}
     graph.initializer.extend(part.initializer)
     graph.initializer.extend(
         numpy_helper.from_array(torch.tensor(value).numpy(), f"{here}{key}") for key, value in constants.items()
@@ -112,20 +119,27 @@ def _add_branch(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: in
     graph.node.extend(
         [
             helper.make_node("Gather", ["keep", f"{here}place"], [f"{here}cell"], axis=1),
-            helper.make_node("Squeeze", [f"{here}cell", f"{here}zero"], [count]),
-            helper.make_node("Greater", [count, f"{here}nothing"], [some]),
+            helper.make_node("Squeeze", [f"{here}cell", f"{here}zero"], [f"{here}count"]),
+            *(helper.make_node("GreaterOrEqual", [f"{here}count", f"{here}from_{n}"], [f"{here}is_{n}"]) for n in ends),
         ]
     )
-    take = [
-        helper.make_node("Slice", [f"{name}.order", f"{here}zero", count, f"{here}zero"], [index]),
-        helper.make_node("Gather", [f"{name}.x", index], [renames["x"]], axis=1),
-        helper.make_node("Gather", [f"{name}.mask", index], [renames["mask"]], axis=1),
-    ]
-    then = _branch(f"{name}_run", [*take, *part.node], (renames["x_out"], renames["mask_out"]), dim)
-    empty = [_zeros(f"{here}no_x", (1, 1, dim)), _zeros(f"{here}no_mask", (1, 1))]
-    otherwise = _branch(f"{name}_skip", empty, (f"{here}no_x", f"{here}no_mask"), dim)
-    outputs = [f"{name}.x_kept", f"{name}.mask_kept"]
-    graph.node.append(helper.make_node("If", [some], outputs, then_branch=then, else_branch=otherwise))
+    skip = [_zeros(names["x_out"], (1, 1, dim)), _zeros(names["mask_out"], (1, 1))]
+    otherwise = _branch(f"{name}_skip", skip, (names["x_out"], names["mask_out"]), dim)
+    for count, end in ends.items():
+        take = [
+            helper.make_node("Slice", [f"{name}.order", f"{here}zero", end, f"{here}zero"], [f"{here}index"]),
+            helper.make_node("Gather", [f"{name}.x", f"{here}index"], [names["x"]], axis=1),
+            helper.make_node("Gather", [f"{name}.mask", f"{here}index"], [names["mask"]], axis=1),
+        ]
+        run = _branch(f"{name}_{count}", [*take, *part.node], (names["x_out"], names["mask_out"]), dim)
+        outputs = (
+            (f"{here}x_{count}", f"{here}mask_{count}")
+            if count < max(ends)
+            else (f"{name}.x_kept", f"{name}.mask_kept")
+        )
+        node = helper.make_node("If", [f"{here}is_{count}"], outputs, then_branch=run, else_branch=otherwise)
+        otherwise = _branch(f"{name}_below", [node], outputs, dim)
+    graph.node.append(node)
 
 
 def _branch(title: str, nodes: Sequence[NodeProto], outputs: tuple[str, str], dim: int) -> GraphProto:

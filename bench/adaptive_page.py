@@ -65,10 +65,11 @@ def page(record: Record) -> str:
 
 def protocol(record: Record) -> str:
     options, machine = record["options"], record["environment"]
-    seeds = max(len(one["measured"]) for one in record["sets"].values())
+    seeds = ", ".join(f"{name} {len(one['measured'])}" for name, one in record["sets"].items())
+    widths = ", ".join(f"{name} {own['dim']} × {own['depth']}" for name, own in record["sizes"].items())
     return (
-        f"`{options['network']}` of width {record['sizes']['dim']} and depth {record['sizes']['depth']}, about fifty"
-        f" tokens per modality, {seeds} seed(s); {options['dense_seconds']:g} s of training without a gate, then"
+        f"`{options['network']}`, width × depth {widths}, about fifty tokens per modality; seeds: {seeds}."
+        f" {options['dense_seconds']:g} s of training without a gate, then"
         f" {options['seconds']:g} s each. Budget {share(options['budget'])} of the operations; in training one row in"
         f" {1 / max(options['corrupt'], 1e-9):.0f} had noise in one modality. {machine['cpu']}."
     )

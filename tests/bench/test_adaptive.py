@@ -83,7 +83,7 @@ def test_shares_that_rise_do_not_fall() -> None:
 def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     record = {
         "options": {"network": "late_fusion", "dense_seconds": 1, "seconds": 1, "budget": 0.4, "corrupt": 0.25},
-        "sizes": {"dim": 8, "depth": 1},
+        "sizes": {"one": {"dim": 8, "depth": 1}, "two": {"dim": 8, "depth": 1}},
         "environment": {"cpu": "a processor"},
         "sets": {"one": one(run(0.9, 45, 0.6)), "two": one(run(0.8, 45, 0.6))},
     }

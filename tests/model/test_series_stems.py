@@ -14,6 +14,7 @@ from torch import Tensor
 from triptych.errors import ModelError
 from triptych.model.build import build
 from triptych.model.config import EncoderConfig, StemConfig
+from triptych.model.stems.convolved import ConvolvedStem
 from triptych.model.stems.norms import NormsStem
 from triptych.model.stems.statistics import RIDGE, statistics
 from triptych.schema import Modality, Schema
@@ -47,7 +48,7 @@ def test_a_line_has_its_slope_and_its_last_quarter() -> None:
     assert found[10].item() == pytest.approx(x[300:].mean().item())
 
 
-@pytest.mark.parametrize("form", ["statistics", "norms"])
+@pytest.mark.parametrize("form", ["statistics", "norms", "convolved"])
 @torch.no_grad()
 def test_they_survive_gaps_and_export_as_they_compute(form: str) -> None:
     sizes = {"dim": 8, "depth": 1, "heads": 2, "frames_per_token": 3, "modalities": {"m": {"form": form}}}
@@ -74,5 +75,40 @@ def test_a_length_does_not_depend_on_how_a_sensor_is_turned() -> None:
     turned = [torch.tensor([[axes, [0.0] * 3]]) for axes in ([3.0, 4.0, 0.0], [0.0, -5.0, 0.0])]
     assert [stem(one).x[0, 0, 0].item() for one in turned] == pytest.approx([math.asinh(2.5)] * 2)
     two = dataclasses.replace(series, channels=2, center=(0.0, 0.0), scale=(1.0, 1.0))
-    with pytest.raises(ModelError, match="three axes per sensor"):
+    with pytest.raises(ModelError, match="lengths need three axes"):
         NormsStem(two, EncoderConfig(), "float32")
+
+
+@torch.no_grad()
+def test_a_convolved_token_sees_two_steps_beyond_its_run_and_no_more() -> None:
+    series = Modality("m", "series", frames=32, channels=2, center=(0.0,) * 2, scale=(1.0,) * 2)
+    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=8, hidden=6)), "float32")
+    assert (stem.tokens, stem.steps, stem.step) == (4, 4, 2)
+    raw = torch.randn(1, 32, 2, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for frame in range(32):
+        other = raw.clone()
+        other[0, frame] += 1.0
+        if not torch.equal(stem(raw).x[0, 2], stem(other).x[0, 2]):
+            seen.append(frame)
+    assert seen == list(range(16 - 4, 24 + 4))
+
+
+@torch.no_grad()
+def test_convolved_tokens_move_with_what_they_see() -> None:
+    series = Modality("m", "series", frames=32, channels=3, center=(0.0,) * 3, scale=(1.0,) * 3)
+    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=4, hidden=6)), "float32")
+    stem.position.weight.zero_()
+    raw = torch.zeros(1, 32, 3)
+    raw[0, 12:16] = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    later = raw.roll(4, dims=1)
+    assert torch.allclose(stem(raw).x[0, 1:6], stem(later).x[0, 2:7], atol=1e-6)
+
+
+def test_a_run_that_cannot_be_cut_in_four_is_cut_in_fewer() -> None:
+    steps = {}
+    for run in (1, 2, 6, 7, 10, 12):
+        series = Modality("m", "series", frames=24, channels=1, center=(0.0,), scale=(1.0,))
+        stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=run, hidden=4)), "float32")
+        steps[run] = stem.steps
+    assert steps == {1: 1, 2: 2, 6: 3, 7: 1, 10: 2, 12: 4}

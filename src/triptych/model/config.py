@@ -60,7 +60,7 @@ class StemConfig:
     frames_per_token: int = 10  # series
     averages: int = 4  # series, form 'summary': learnt averages over the frames of a token
     width: int = 0  # text, codes: embedding width before projection to `dim`; 0 means `dim`
-    hidden: int = 128  # table, points: hidden width
+    hidden: int = 128  # table, points, series of form 'convolved': hidden width
     squash: Squash = "asinh"  # series, table: what tames values far from the median
     mask: bool = True  # audio, series, points: mark tokens without a sample; unmarked ones count as zeros: cheaper
     backbone: BackboneConfig | None = None  # form 'pretrained'

@@ -5,6 +5,7 @@ A modality kind's usual stem has its name; the others are asked for by `StemConf
 
 from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.codes import CodesStem
+from triptych.model.stems.convolved import ConvolvedStem
 from triptych.model.stems.features import FeaturesStem
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.norms import NormsStem
@@ -22,6 +23,7 @@ from triptych.model.stems.video import VideoStem
 STEMS: dict[str, type[Stem]] = {
     "audio": AudioStem,
     "codes": CodesStem,
+    "convolved": ConvolvedStem,
     "features": FeaturesStem,
     "image": ImageStem,
     "norms": NormsStem,
@@ -40,6 +42,7 @@ __all__ = [
     "STEMS",
     "AudioStem",
     "CodesStem",
+    "ConvolvedStem",
     "FeaturesStem",
     "ImageStem",
     "NormsStem",

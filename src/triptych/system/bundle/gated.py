@@ -69,7 +69,7 @@ def joined(model: Multimodal, raws: Mapping[str, Tensor], axes: Mapping[str, Axe
     for place, name in enumerate(names):
         blocks = onnx.load_model_from_string(_blocks(model, name, looks[name], {}))
         known = None if 1 in axes[name] else [count for count in gate_of(model).counts[name] if count]
-        _add_branches(graph, blocks, name, place, int(streams[name].x.shape[-1]), known)
+        _add_branches(graph, blocks, name, place, known)
     last = _part(
         onnx.load_model_from_string(trace(_Decide(model), tensors, inputs, ["output"], counts)),
         "decide.",
@@ -100,7 +100,7 @@ def _blocks(model: Multimodal, name: str, look: Look, batch: Axes) -> bytes:
     return trace(stage, tensors, ["x", "mask"], ["x_out", "mask_out"], [open_axes, open_axes])
 
 
-def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: int, dim: int, counts: Counts) -> None:
+def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: int, counts: Counts) -> None:
     """Run a modality's blocks on as many of its best tokens as the gate says, or give one token that is not real.
 
     counts: what the gate may say, each of which gets its own branch: where a shape is known, the runtime folds and
@@ -109,6 +109,7 @@ def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: 
     here = f"{name}_branch."
     names = {"x": f"{here}x", "mask": f"{here}mask", "x_out": f"{here}x_out", "mask_out": f"{here}mask_out"}
     part = _part(blocks, here, names)
+    dim = blocks.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     ends = {count: f"{here}end_{count}" for count in counts} if counts else {1: f"{here}count"}
     constants: dict[str, Any] = {"place": [place], "zero": [0]}
     constants |= {f"end_{count}": [count] for count in counts or ()} | {f"from_{count}": count for count in ends}

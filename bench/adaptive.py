@@ -216,10 +216,6 @@ class Cell:
         found = measure(folders, self.data, threads=1, repeat=self.args.repeat, parts=False)
         keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval", "flops")
         record = {name: {key: getattr(report, key) for key in keys} for name, report in found.items()}
-        parts = found["adaptive"].parts
-        record["adaptive"]["parts"] = {
-            n: {"kept": p.kept, "skipped": p.skipped} for n, p in parts.items() if "." not in n
-        }
         record["control"]["flops"] = sum(control.flops().values())
         return record
 

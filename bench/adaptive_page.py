@@ -164,10 +164,10 @@ def noise_table(sets: Record) -> str:
 def skip_table(sets: Record) -> str:
     rows = []
     for name, one in sets.items():
-        for modality in one["measured"][0]["adaptive"]["parts"]:
-            parts = [run["adaptive"]["parts"][modality] for run in one["measured"]]
-            alone = ranged([run["one_alone"] for run in one["adaptive"]])
-            rows.append((name, modality, *(ranged([p[key] for p in parts]) for key in ("kept", "skipped")), alone))
+        alone = ranged([run["one_alone"] for run in one["adaptive"]])
+        for modality in one["adaptive"][0]["shares"]:
+            told = (ranged([run[key][modality] for run in one["adaptive"]]) for key in ("shares", "skipped"))
+            rows.append((name, modality, *told, alone))
     return table(
         ("set", "modality", "tokens read (%)", "left out (% of rows)", "rows with one modality alone (%)"), rows
     )

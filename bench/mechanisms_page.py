@@ -19,6 +19,7 @@ from typing import Any
 import adaptive_page
 import fusion_page
 import missing_page
+import parts_page
 import s3_page
 from words import table
 
@@ -161,9 +162,15 @@ def router_effect(name: str, results: Results) -> str | None:
     )
 
 
+def part_effect(family: str) -> Callable[[str, Results], str | None]:
+    """Quality and latency of networks in which one part was swapped, against their control."""
+    return lambda name, results: parts_page.effect(results.get("parts", {"trials": {}}), family, name)
+
+
 def channel_effect(name: str, results: Results) -> str | None:
-    """Of the mixture of experts, its cost with the usual router."""
-    return router_effect("top_k", results) if name == "experts" else None
+    """A swapped part; of the mixture of experts also its cost with the usual router."""
+    cost = router_effect("top_k", results) if name == "experts" else None
+    return "; ".join(filter(None, [part_effect("CHANNELS")(name, results), cost])) or None
 
 
 def codes_effect(name: str, results: Results) -> str | None:
@@ -193,13 +200,15 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "STEMS": Family("Stems: raw values to tokens", "triptych.model.stems"),
+    "STEMS": Family("Stems: raw values to tokens", "triptych.model.stems", part_effect("STEMS")),
     "MIXERS": Family("Mixers: how tokens talk to each other", "triptych.model.mixers", mixer_effect),
     "CHANNELS": Family("Channel blocks: what each token does", "triptych.model.channels", channel_effect),
     "ROUTERS": Family("Routers: which experts work on which tokens", "triptych.model.experts.routers", router_effect),
     "GATES": Family("Gates: how much of each modality a row reads", "triptych.model.gates", gate_effect),
     "FUSIONS": Family("Fusions: from tokens per modality to one vector", "triptych.model.fusion", fusion_effect),
-    "CONNECTORS": Family("Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors"),
+    "CONNECTORS": Family(
+        "Connectors: from an encoder's tokens to the fusion's", "triptych.model.connectors", part_effect("CONNECTORS")
+    ),
     "FILLS": Family("Fills: what stands for a missing modality", "triptych.model.missing", fill_effect),
     "BALANCES": Family("Balances: no modality silences the others", "triptych.train.balance", balance_effect),
     "WAYS": Family("Routes of experts that are left out", "triptych.model.experts.sparsify"),

@@ -53,13 +53,13 @@ def run(quality: float, flops: float, ratio: float) -> dict[str, Any]:
             "flops": flops,
             "p50_ratio": ratio,
             "p50_s": ratio * 1e-3,
-            "parts": {"image": {"kept": 0.5, "skipped": 0.25}},
         },
     }
 
 
 def one(*runs: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
-    ways = {way: [{"quality": 0.8, "cost": 0.4, "one_alone": 0.3}] for way in ("adaptive", "fixed", "random")}
+    told = {"quality": 0.8, "cost": 0.4, "one_alone": 0.3, "shares": {"image": 0.5}, "skipped": {"image": 0.25}}
+    ways = {way: [told] for way in ("adaptive", "fixed", "random")}
     noise = [{"image": [{"strength": s, "share": share} for s, share in ((0.0, 0.5), (1.0, 0.1))]}]
     return {"measured": list(runs), "metric": metric, "cascade": [None], "noise": noise, **ways}
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _RATE, _LOWEST, _HIGHEST = 0.05, 1e-3, 1e3
 _TINY = 1e-6  # mean difference of two choices below which they are alike
 _CALM = 0.25  # as steep as the sigmoid is at zero
-_SOFTER = 4.0  # temperature at which answers are compared: sure ones differ too, in how sure they are
 _EXPLORING, _STILL = 0.5, 0.05  # share of a run in which random choices fade, and their share afterwards
 
 
@@ -96,8 +95,8 @@ class Allotment:
     def _each(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
         """What choices are compared by: the task's loss, and distance from the teacher's answer: (batch,).
 
-        The target tells that noise is not worth reading, which a teacher that was shown the noise does not; the
-        teacher tells which rows have to be looked at, and not only which have an answer that is easy to give.
+        The target tells that noise is not worth reading; the answer of a teacher, and not how sure of it the teacher
+        is, tells which rows have to be looked at, also where the target is known by heart.
         """
         if batch.target is None:
             raise TrainingError("a training batch needs targets; this one has none")
@@ -105,11 +104,10 @@ class Allotment:
         if answers is None:
             return task
         if schema.task == "regression":
-            soft = ((output.float() - answers) / schema.scale).square().squeeze(1)
+            moved = ((output.float() - answers) / schema.scale).square().squeeze(1)
         else:
-            own, theirs = ((x.float() / _SOFTER).log_softmax(dim=-1) for x in (output, answers))
-            soft = _SOFTER**2 * functional.kl_div(own, theirs, reduction="none", log_target=True).sum(dim=1)
-        return self.alpha * soft + (1 - self.alpha) * task
+            moved = functional.cross_entropy(output.float(), answers.argmax(dim=1), reduction="none")
+        return self.alpha * moved + (1 - self.alpha) * task
 
 
 def _drawn(allowed: Tensor, otherwise: Tensor) -> Tensor:

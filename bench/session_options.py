@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "session-options.json"
-NETWORKS = {"small": {"dim": 48, "depth": 2, "heads": 3}, "large": {"dim": 192, "depth": 5, "heads": 6}}
+LARGE = {"dim": 192, "depth": 5, "heads": 6}
+NETWORKS = {"small": {"dim": 48, "depth": 2, "heads": 3}, "large": LARGE, "large, int8": LARGE}
 OPTIONS = (
     "as shipped",
     "weights inside the graph",
@@ -32,6 +33,7 @@ OPTIONS = (
     "no prepacking",
     "basic optimisation",
 )
+JOINED = "products and biases joined"  # of the int8 network, instead of the others
 TIMED, WARMUP = 300, 30
 
 
@@ -55,7 +57,9 @@ def reading(folder: Path, option: str) -> dict[str, float]:
         weights = (folder / "weights.bin").read_bytes()
         options.add_external_initializers_from_files_in_memory(["weights.bin"], [weights], [len(weights)])
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    session = ort.InferenceSession((folder / f"{name}.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
+    apart = ["MatMulAddFusion"] if (folder / "int8").exists() and option != JOINED else None
+    graph = (folder / f"{name}.onnx").read_bytes()
+    session = ort.InferenceSession(graph, options, ["CPUExecutionProvider"], disabled_optimizers=apart)
     load_s = time.perf_counter() - start
     taken = []
     for _ in range(WARMUP + TIMED):
@@ -71,10 +75,11 @@ def resident() -> int:
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
-def prepare(folder: Path, sizes: dict[str, int]) -> int:
-    """Export one network both ways.  Returns its number of parameters."""
+def prepare(folder: Path, sizes: dict[str, int], *, whole: bool) -> int:
+    """Export one network both ways, with products of integers or of floats.  Returns its number of parameters."""
     import torch
 
+    from triptych.algorithm import Int8, compress
     from triptych.model import build, example_batch
     from triptych.schema import Modality, Schema
     from triptych.system.bundle.graphs import export_fused
@@ -84,6 +89,9 @@ def prepare(folder: Path, sizes: dict[str, int]) -> int:
     audio = Modality("audio", "audio", sample_rate=8000, max_samples=8000, channels=1)
     torch.manual_seed(0)
     model = build("late_fusion", Schema("made", (image, audio), "y", "classification", "accuracy", ("a", "b")), **sizes)
+    if whole:
+        model = compress(model, [Int8()], [example_batch(model.schema)])
+        (folder / "int8").touch()
     graph = strip_notes(export_fused(model))
     outside, weights = share_weights({"fused": graph})
     (folder / "inside.onnx").write_bytes(graph)
@@ -94,9 +102,10 @@ def prepare(folder: Path, sizes: dict[str, int]) -> int:
 
 
 def measured(folder: Path, rounds: int) -> dict[str, dict[str, Any]]:
-    taken: dict[str, list[dict[str, float]]] = {option: [] for option in OPTIONS}
+    options = ("as shipped", JOINED) if (folder / "int8").exists() else OPTIONS
+    taken: dict[str, list[dict[str, float]]] = {option: [] for option in options}
     for _ in range(rounds):
-        for option in OPTIONS:
+        for option in options:
             command = [sys.executable, __file__, "--reading", str(folder), option]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             taken[option].append(json.loads(done.stdout))
@@ -115,7 +124,7 @@ def main() -> None:
     record: dict[str, Any] = {"rounds": rounds, "environment": environment(threads=1), "networks": networks}
     for name, sizes in NETWORKS.items():
         with tempfile.TemporaryDirectory(prefix="triptych-options-") as made:
-            params = prepare(Path(made), sizes)
+            params = prepare(Path(made), sizes, whole="int8" in name)
             networks[name] = {"params": params, "options": measured(Path(made), rounds)}
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps({"result": str(RESULT), "rounds": rounds}))

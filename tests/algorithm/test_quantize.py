@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +21,8 @@ from triptych.algorithm.weights.quantize import least_error_range, rounding_erro
 from triptych.errors import RecipeError
 from triptych.model import Multimodal
 from triptych.model.dense import Dense
-from triptych.system.bundle.graphs import frozen
+from triptych.system.bundle.graphs import _IntegerDense, frozen
+from triptych.system.bundle.trace import trace
 
 BATCH = tiny.batch(6)
 TECHNIQUES = [Int8Weights(), Int8("minmax"), Int8("mse"), Int8("percentile", percentile=99.9)]
@@ -40,9 +44,8 @@ def integer_layers(model: Multimodal) -> dict[str, Dense]:
 def test_the_answers_stay_close(name: str, technique: Any) -> None:
     model = tiny.network(name)
     small = compress(model, [technique], [BATCH])
-    assert (
-        signal_to_noise_db(model, small) > 16
-    )  # random networks; ranges that serve every subset cost complete rows some dB
+    # random networks; ranges that serve every subset cost complete rows some dB, and weights of seven bits up to three more
+    assert signal_to_noise_db(model, small) > 13
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES[:2], ids=repr)
@@ -52,8 +55,30 @@ def test_the_exported_integers_compute_the_same(technique: Any) -> None:
     stored = frozen(small).state_dict()
     matrices = [t for n, t in stored.items() if n.endswith("weight") and t.ndim == 2]
     assert {t.dtype for t in matrices} == {torch.int8}
-    assert min(int(t.min()) for t in matrices) >= -127
+    assert max(int(t.to(torch.int32).abs().max()) for t in matrices) <= 127
+    beside_integers = [stored[f"{name}.weight"].to(torch.int32).abs().max() for name in integer_layers(small)]
+    assert {int(most) for most in beside_integers} <= {63}
     assert torch.allclose(frozen(small)(BATCH), small(BATCH), atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_largest_integer_products_do_not_saturate(tmp_path: Path) -> None:
+    dense = Dense(64, 8, precision="int8")
+    dense.weight.fill_(1.0)
+    dense.weight[4:] = -1.0
+    dense.high.fill_(1.0)
+    x = torch.ones(4, 64)
+    graph = trace(_IntegerDense(dense), [x], ["x"], ["y"], [{}])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    session = onnxruntime.InferenceSession(
+        graph, options, ["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
+    )
+    nodes = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert "MatMulIntegerToFloat" in nodes
+    (found,) = session.run(None, {"x": x.numpy()})
+    assert found[0].tolist() == pytest.approx([64.0] * 4 + [-64.0] * 4, rel=1e-5)
 
 
 def test_integers_take_about_a_quarter() -> None:

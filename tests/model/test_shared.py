@@ -163,8 +163,6 @@ def test_a_shared_block_that_does_nothing_goes_first_and_is_not_missed(number: i
 def run(graph: bytes, feed: dict[str, Tensor]) -> np.ndarray[Any, Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    # What the graph says: without VNNI, the 8-bit products that further optimisation puts in saturate at 16 bits.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return session.run(None, {name: tensor.numpy() for name, tensor in feed.items()})[0]
 

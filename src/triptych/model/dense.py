@@ -16,6 +16,9 @@ from torch.nn import functional
 from triptych.errors import ModelError
 from triptych.model.config import Precision
 
+_MOST = 127
+_MOST_BESIDE_INTEGERS = 63  # 2 · 255 · 63 fits into 16 bits, where processors without 8-bit dot products add pairs
+
 
 @torch.library.custom_op("triptych::quantize", mutates_args=())
 def quantize(x: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
@@ -100,6 +103,10 @@ class GridLayer(nn.Module):
         self.low: Tensor
         self.high: Tensor
 
+    def most(self) -> int:
+        """Largest weight on the grid: of seven bits where inputs are integers too, so that no processor saturates."""
+        return _MOST_BESIDE_INTEGERS if self.precision == "int8" else _MOST
+
     def input_grid(self) -> tuple[Tensor, Tensor]:
         """Step size and zero point of the inputs, from the range seen while observing: () float32, () uint8."""
         scale = (self.high - self.low).clamp(min=1e-8) / 255
@@ -147,7 +154,7 @@ class Dense(GridLayer):
 
     def weight_scale(self) -> Tensor:
         """Symmetric step size per output: (outputs,)."""
-        return self.matrix().detach().abs().amax(dim=1).clamp(min=1e-8) / 127
+        return self.matrix().detach().abs().amax(dim=1).clamp(min=1e-8) / self.most()
 
     def _on_weight_grid(self) -> Tensor:
         scale = self.weight_scale()
@@ -175,7 +182,7 @@ class Embedding(nn.Module):
 
     def column_scale(self) -> Tensor:
         """Symmetric step size per column: (dim,)."""
-        return self.weight.detach().abs().amax(dim=0).clamp(min=1e-8) / 127
+        return self.weight.detach().abs().amax(dim=0).clamp(min=1e-8) / _MOST
 
     def _table(self) -> Tensor:
         if self.precision == "float32":

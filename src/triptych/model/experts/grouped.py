@@ -72,7 +72,7 @@ class GroupedDense(GridLayer):
 
     def weight_scale(self) -> Tensor:
         """Symmetric step size per expert and output: (experts, outputs)."""
-        return self.weight.detach().abs().amax(dim=2).clamp(min=1e-8) / 127
+        return self.weight.detach().abs().amax(dim=2).clamp(min=1e-8) / self.most()
 
     def _on_weight_grid(self) -> Tensor:
         scale = self.weight_scale().flatten()

@@ -2,6 +2,7 @@
 
 bench/session_options.py measures each choice, and docs/results.md shows what it found:
 
+  int8         a product and the bias after it stay two nodes: joined, onnxruntime finds no integer kernel for them.
   weights      external data that onnxruntime maps tensor by tensor, in a file that was hashed, from a graph that was
                scanned; embedded or handed over in memory they are held twice while loading.
   the rest     (arena, memory pattern, prepacking, optimisation) as onnxruntime has it: none of them changes seconds
@@ -24,6 +25,7 @@ from triptych.system.runtime.wiring import Stage
 
 Array = NDArray[Any]
 _FATAL = 4
+_JOINS_BIAS = "MatMulAddFusion"
 _FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 
 
@@ -36,8 +38,10 @@ class Session:
             raise BundleError(f"graph {name!r} reads weights from {sorted(outside)}; only {WEIGHTS} is allowed")
         self.name = name
         self._inputs, self._outputs = stage.inputs.keys(), [*stage.outputs]
+        precision = stage.facts.get("precision")
+        options, apart = _options(folder, precision, threads), [_JOINS_BIAS] if precision == "int8" else None
         try:
-            session = InferenceSession(graph, _options(folder, stage, threads), providers=["CPUExecutionProvider"])
+            session = InferenceSession(graph, options, ["CPUExecutionProvider"], disabled_optimizers=apart)
         except Exception as error:
             raise BundleError(f"graph {name!r} does not load: {error}") from error
         _compare(name, "inputs", [node.name for node in session.get_inputs()], list(stage.inputs))
@@ -55,13 +59,13 @@ class Session:
         return outputs
 
 
-def _options(folder: str, stage: Stage, threads: int) -> SessionOptions:
+def _options(folder: str, precision: object, threads: int) -> SessionOptions:
     options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
     options.add_session_config_entry(_FOLDER_KEY, os.path.join(folder, os.path.dirname(WEIGHTS)))
-    if stage.facts.get("precision") == "int8_weights":  # integers are how they are stored, not how they multiply
+    if precision == "int8_weights":  # integers are how they are stored, not how they multiply
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 

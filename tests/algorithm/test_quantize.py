@@ -44,7 +44,7 @@ def integer_layers(model: Multimodal) -> dict[str, Dense]:
 def test_the_answers_stay_close(name: str, technique: Any) -> None:
     model = tiny.network(name)
     small = compress(model, [technique], [BATCH])
-    # random networks; ranges that serve every subset cost complete rows some dB, and weights of seven bits up to three more
+    # random networks; ranges that serve every subset cost complete rows some dB, weights of seven bits up to three more
     assert signal_to_noise_db(model, small) > 13
 
 

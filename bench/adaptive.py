@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,25 +56,26 @@ from triptych.train import TrainConfig, fit
 from triptych.train.allotment import Allotment
 from triptych.train.evaluate import evaluate
 from triptych.train.losses import TaskLoss
+from triptych.train.settling import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
 STAGES = ("run", "record")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SIZES: Mapping[str, Any] = {  # few wide blocks: at batch 1 a block costs what it multiplies, not what it calls
-    "dim": 192,
+SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs what it multiplies, not what it calls
+    "dim": 96,
     "depth": 2,
     "heads": 4,
     "expansion": 2.0,
     "hidden": 64,
     "head_hidden": 64,
     "fusion_depth": 1,
-    "hop_s": 0.020,
-    "max_tokens": 50,
+    "hop_s": 0.010,
+    "max_tokens": 200,
     "mels": 32,
     "exits": True,
 }
-OWN: Mapping[str, Any] = {"ravdess": {"depth": 4}}  # where nearly all else is the spectrum, which a gate needs
+OWN: Mapping[str, Any] = {"ravdess": {"depth": 4, "hop_s": 0.020}}  # much of the rest is the spectrum, which stays
 TRAIN: Mapping[str, Any] = {
     "epochs": 400,
     "batch_size": 64,
@@ -84,6 +86,7 @@ TRAIN: Mapping[str, Any] = {
     "patience": None,
     "precision": "float32",
 }
+SETTLING = 0.4  # of the seconds of the adaptive network: its gate alone learns, see `triptych.train.settling`
 TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
 
 
@@ -97,12 +100,12 @@ def sizes(name: str) -> dict[str, Any]:
 
 
 def grain(modality: Modality) -> dict[str, Any]:
-    """Sizes that make about fifty tokens of a modality."""
+    """Sizes that make up to two hundred tokens of a modality."""
     match modality.kind:
         case "image":
-            return {"patch": -(-max(modality.height, modality.width) // 7)}
+            return {"patch": -(-max(modality.height, modality.width) // 14)}
         case "series":
-            return {"frames_per_token": -(-modality.frames // 50)}
+            return {"frames_per_token": -(-modality.frames // 120)}
         case "audio":
             return {"shrink": 2 if modality.sample_rate >= 16_000 else 1}
         case _:
@@ -144,6 +147,16 @@ class Cell:
         rows = batches(self.data.validation, batch_size=64, seed=self.seed, shuffle=True)
         return [batch for batch, _ in zip(rows, range(32), strict=False)]
 
+    def settling(self, seconds: float) -> Iterator[Batch]:
+        """Corrupted training rows, for as long."""
+        split, end = self.data.train, time.monotonic() + seconds
+        generator = torch.Generator().manual_seed(self.seed)
+        for epoch in itertools.count():
+            for batch in batches(split, batch_size=64, seed=self.seed, epoch=epoch):
+                if time.monotonic() > end:
+                    return
+                yield self.corrupt(batch, generator)
+
     def objective(self, teacher: Multimodal, budget: float) -> Allotment:
         return Allotment(budget, TaskLoss(TRAIN["label_smoothing"]), teacher.requires_grad_(requires_grad=False), 0.5)
 
@@ -155,7 +168,9 @@ class Cell:
     def adaptive(self, dense: Multimodal) -> Multimodal:
         start, budget = gated(dense, GateConfig()), self.args.budget
         fit_price_(start, self.priced(), budget)
-        model = self.train(start, self.args.seconds, self.objective(dense, budget))
+        seconds, objective = self.args.seconds, self.objective(dense, budget)
+        model = self.train(start, (1 - SETTLING) * seconds, objective)
+        settle(model, self.settling(SETTLING * seconds), objective, seed=self.seed)
         fit_price_(model, self.priced(), budget)
         return model
 
@@ -234,10 +249,10 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--network", default="late_fusion")
-    parser.add_argument("--budget", type=float, default=0.42)
-    parser.add_argument("--dense-seconds", type=float, default=180)
+    parser.add_argument("--budget", type=float, default=0.4)
+    parser.add_argument("--dense-seconds", type=float, default=240)
     parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense, in the first part of its training")
-    parser.add_argument("--seconds", type=float, default=75)
+    parser.add_argument("--seconds", type=float, default=105)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")

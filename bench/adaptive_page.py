@@ -68,7 +68,7 @@ def protocol(record: Record) -> str:
     seeds = ", ".join(f"{name} {len(one['measured'])}" for name, one in record["sets"].items())
     widths = ", ".join(f"{name} {own['dim']} × {own['depth']}" for name, own in record["sizes"].items())
     return (
-        f"`{options['network']}`, width × depth {widths}, about fifty tokens per modality; seeds: {seeds}."
+        f"`{options['network']}`, width × depth {widths}, up to two hundred tokens per modality; seeds: {seeds}."
         f" {options['dense_seconds']:g} s of training without a gate, then"
         f" {options['seconds']:g} s each. Budget {share(options['budget'])} of the operations; in training one row in"
         f" {1 / max(options['corrupt'], 1e-9):.0f} had noise in one modality. {machine['cpu']}."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from triptych.algorithm.tokens.adapt import gated
 from triptych.errors import ModelError, TrainingError
@@ -17,6 +19,7 @@ from triptych.schema import Modality, Schema
 from triptych.tokens import Batch
 from triptych.train import TaskLoss, allotment
 from triptych.train.allotment import Allotment
+from triptych.train.settling import see, settle
 
 NAMES = ("one", "two")
 SCHEMA = Schema(
@@ -112,3 +115,43 @@ def test_networks_without_a_gate_and_batches_without_targets_are_refused() -> No
         Allotment(0.5)(network(None), rows(0))
     with pytest.raises(TrainingError, match="batches with targets"):
         Allotment(0.5)(network(GateConfig(hidden=4)), Batch(rows(0).inputs))
+
+
+def test_a_gate_settles_on_what_choices_were_seen_to_change() -> None:
+    model = network(GateConfig(shares=(0.0, 1.0), hidden=4))
+    optimizer = torch.optim.Adam([p for n, p in model.named_parameters() if not n.startswith("gate.")], lr=2e-2)
+    for step in range(60):  # whichever it is shown: the gate itself learns nothing here
+        optimizer.zero_grad()
+        batch = rows(step)
+        looks = model.look_all(batch)
+        keep = model.gate.keep[torch.randint(1, len(model.gate.keep), (len(batch),))]
+        functional.cross_entropy(model.decide(model.encode_kept(looks, keep)), batch.target).backward()
+        optimizer.step()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = settle(model, [rows(seed) for seed in range(100, 108)], Allotment(0.7))
+    assert told > 0.5
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith(("gate.mix", "gate.out")) for name in changed)
+    test = rows(1001, 256)
+    fit_price_(model, [rows(1000)], 0.7)
+    with torch.no_grad():
+        keep = kept(model, test)
+    speaks = test.inputs["one"].abs().mean(dim=(1, 2)) > 1
+    needed, other = torch.where(speaks, keep[:, 0], keep[:, 1]), torch.where(speaks, keep[:, 1], keep[:, 0])
+    assert (needed > 0).float().mean() > 0.95
+    assert (other == 0).float().mean() > 0.5
+
+
+def test_a_gate_settles_where_rows_lack_modalities() -> None:
+    model, objective = network(GateConfig(shares=(0.0, 0.5, 1.0), hidden=4)), Allotment(0.7)
+    batch = dataclasses.replace(rows(0), present={"one": torch.arange(64) % 2 == 0})
+    seen = see(model, batch, objective, torch.Generator().manual_seed(0))
+    lacks = model.gate.keep[seen.choice[1]][:, 0] > 0
+    assert seen.loss[1].isnan().tolist() == lacks.tolist()
+    assert not seen.loss[0].isnan().any()
+    assert math.isfinite(settle(model, [batch], objective))
+    with pytest.raises(TrainingError, match="no gate"):
+        settle(network(None), [batch], objective)
+    with pytest.raises(TrainingError, match="there are none"):
+        settle(model, [], objective)

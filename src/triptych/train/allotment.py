@@ -73,7 +73,9 @@ class Allotment:
         with torch.no_grad():
             other = model.decide(model.encode_kept(looks, gate.keep[rival]))
             answers = None if self.teacher is None else self.teacher(batch).float()
-            spared = self._each(model.schema, other, batch, answers) - self._each(model.schema, output, batch, answers)
+            spared = self.by_row(model.schema, other, batch, answers) - self.by_row(
+                model.schema, output, batch, answers
+            )
             spared = spared / spared.abs().mean().clamp(min=_TINY)
             spared = spared + gate.price * (gate.cost[rival] - gate.cost[choice])
         self._follow(gate.price, gate.cost[best].mean())
@@ -92,7 +94,7 @@ class Allotment:
         """Raise the price where the choices cost more than the budget, lower it where they cost less."""
         price.clamp_(_LOWEST, _HIGHEST).mul_((_RATE * (cost / self.budget - 1)).exp())
 
-    def _each(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
+    def by_row(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
         """What choices are compared by: the task's loss, and distance from the teacher's answer: (batch,).
 
         The target tells that noise is not worth reading; the answer of a teacher, and not how sure of it the teacher

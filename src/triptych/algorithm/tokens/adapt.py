@@ -23,8 +23,10 @@ from triptych.train.allotment import Allotment
 from triptych.train.config import TrainConfig
 from triptych.train.loop import fit
 from triptych.train.losses import TaskLoss, task_loss
+from triptych.train.settling import settle
 
 _PRICED = 64  # batches that the price is fitted on
+_SETTLED = 32  # batches that the worths are fitted on in the end
 
 
 @final
@@ -32,9 +34,9 @@ _PRICED = 64  # batches that the price is fitted on
 class AdaptTokens(Train):
     """Put a gate between the stems and the blocks, and train it with the network (see `Allotment`).
 
-    Starts from the network's own weights, learns from its answers and from the targets, and ends by fitting the price
-    of compute to the budget on validation rows: on those that it was trained on, a gate chooses otherwise than on new
-    ones.  Further knobs: see `Train`.
+    Starts from the network's own weights and learns from its answers and from the targets.  In the end the gate settles
+    (see `triptych.train.settling`), and the price of compute is fitted to the budget on validation rows: on those that
+    it was trained on, a gate chooses otherwise than on new ones.  Further knobs: see `Train`.
 
     budget: mean cost of a row, as a share of the network's operations without a gate
     cap:    most that any one row may cost, in the same unit; 0 is no limit
@@ -81,6 +83,8 @@ class AdaptTokens(Train):
                 progress=context.progress,
                 after_step=objective.after_step,
             )
+            known = load(data.train, model.schema, batch_size=config.batch_size, seed=context.seed, shuffle=True)
+            settle(result, islice(known, _SETTLED), objective, seed=context.seed)
             fit_price_(result, rows, self.budget)
         except ModelError as error:
             raise RecipeError(f"{self!r} cannot run: {error}") from error

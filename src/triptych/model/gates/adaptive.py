@@ -65,7 +65,7 @@ class AdaptiveGate(Gate):
         """tokens: (batch, tokens, dim); the gate's own loss does not reach the stem"""
         features = functional.gelu(self.read[name](tokens.x.detach()))
         rank: Tensor = self.rank[name](features)
-        moments = torch.cat([tokens.with_x(features).mean(), tokens.with_x(features * features).mean()], dim=1)
+        moments = tokens.with_x(torch.cat([features, features * features], dim=-1)).mean()
         score = rank.squeeze(-1) + self.get_buffer(f"spread_{name}")[: tokens.x.shape[1]]
         there = here(tokens)
         return Look(tokens.with_x(tokens.x * (2 * rank.sigmoid())), score, torch.cat([moments * there, there], dim=1))
@@ -76,7 +76,8 @@ class AdaptiveGate(Gate):
         if self.training:
             self._follow(x.detach())
         x = ((x - self.mean) * (self.variance + _LEAST).rsqrt()).clamp(-_FAR, _FAR)
-        worth: Tensor = self.out(functional.gelu(self.mix(x))) @ self.member
+        weight, bias = self.member.t() @ self.out.weight, cast("Tensor", self.out.bias) @ self.member
+        worth: Tensor = functional.linear(functional.gelu(self.mix(x)), weight, bias)
         return worth
 
     @torch.no_grad()

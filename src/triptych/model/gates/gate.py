@@ -99,7 +99,7 @@ class Gate(nn.Module, ABC):
 
     def choose(self, summaries: Tensor) -> Tensor:
         """Tokens that each row keeps of each modality: (batch, modalities) int64."""
-        return self.keep[self.scores(summaries).argmax(dim=1)]
+        return self.keep.index_select(0, self.scores(summaries).argmax(dim=1))
 
 
 def here(tokens: Tokens) -> Tensor:

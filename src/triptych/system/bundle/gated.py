@@ -117,30 +117,26 @@ def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: 
     graph.initializer.extend(
         numpy_helper.from_array(torch.tensor(value).numpy(), f"{here}{key}") for key, value in constants.items()
     )
-    graph.node.extend(
-        [
-            helper.make_node("Gather", ["keep", f"{here}place"], [f"{here}cell"], axis=1),
-            helper.make_node("Squeeze", [f"{here}cell", f"{here}zero"], [f"{here}count"]),
-            *(helper.make_node("GreaterOrEqual", [f"{here}count", f"{here}from_{n}"], [f"{here}is_{n}"]) for n in ends),
-        ]
-    )
+    graph.node.append(helper.make_node("Gather", ["keep", f"{here}place"], [f"{here}cell"], axis=1))
+    if not counts:
+        graph.node.append(helper.make_node("Squeeze", [f"{here}cell", f"{here}zero"], [f"{here}count"]))
     skip = [_zeros(names["x_out"], (1, 1, dim)), _zeros(names["mask_out"], (1, 1))]
-    otherwise = _branch(f"{name}_skip", skip, (names["x_out"], names["mask_out"]), dim)
+    nodes, outputs = skip, (names["x_out"], names["mask_out"])
     for count, end in ends.items():
+        otherwise = _branch(f"{name}_below_{count}", nodes, outputs, dim)
         take = [
             helper.make_node("Slice", [f"{name}.order", f"{here}zero", end, f"{here}zero"], [f"{here}index"]),
             helper.make_node("Gather", [f"{name}.x", f"{here}index"], [names["x"]], axis=1),
             helper.make_node("Gather", [f"{name}.mask", f"{here}index"], [names["mask"]], axis=1),
         ]
         run = _branch(f"{name}_{count}", [*take, *part.node], (names["x_out"], names["mask_out"]), dim)
-        outputs = (
-            (f"{here}x_{count}", f"{here}mask_{count}")
-            if count < max(ends)
-            else (f"{name}.x_kept", f"{name}.mask_kept")
-        )
-        node = helper.make_node("If", [f"{here}is_{count}"], outputs, then_branch=run, else_branch=otherwise)
-        otherwise = _branch(f"{name}_below", [node], outputs, dim)
-    graph.node.append(node)
+        last = count == max(ends)
+        outputs = (f"{name}.x_kept", f"{name}.mask_kept") if last else (f"{here}x_{count}", f"{here}mask_{count}")
+        nodes = [
+            helper.make_node("GreaterOrEqual", [f"{here}cell", f"{here}from_{count}"], [f"{here}is_{count}"]),
+            helper.make_node("If", [f"{here}is_{count}"], outputs, then_branch=run, else_branch=otherwise),
+        ]
+    graph.node.extend(nodes)
 
 
 def _branch(title: str, nodes: Sequence[NodeProto], outputs: tuple[str, str], dim: int) -> GraphProto:

@@ -10,13 +10,13 @@ from typing import Any, final
 
 import torch
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession, SessionOptions
 
 from triptych.data.collate import collate
 from triptych.data.dataset import Split
 from triptych.model.multimodal import Multimodal, example_batch
 from triptych.system.bundle.graphs import export_fused
 from triptych.system.bundle.weights import share_weights, strip_notes
+from triptych.system.runtime.session import start_session
 from triptych.tokens import Batch
 
 _EXAMPLES, _LOOK = 8, 256
@@ -55,11 +55,7 @@ class Prober:
 
     def ratio(self, graph: bytes, model: Multimodal, *, rounds: int = 12) -> float:
         """Median over rounds of a graph's seconds by the reference's, each the median of a few examples in a row."""
-        options = SessionOptions()
-        options.intra_op_num_threads = self._threads
-        if model.config.precision == "int8_weights":
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        session = InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = start_session(graph, model.config.precision, self._threads)
         names = [node.name for node in session.get_inputs()]
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)

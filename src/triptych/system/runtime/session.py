@@ -38,10 +38,8 @@ class Session:
             raise BundleError(f"graph {name!r} reads weights from {sorted(outside)}; only {WEIGHTS} is allowed")
         self.name = name
         self._inputs, self._outputs = stage.inputs.keys(), [*stage.outputs]
-        precision = stage.facts.get("precision")
-        options, apart = _options(folder, precision, threads), [_JOINS_BIAS] if precision == "int8" else None
         try:
-            session = InferenceSession(graph, options, ["CPUExecutionProvider"], disabled_optimizers=apart)
+            session = start_session(graph, stage.facts.get("precision"), threads, folder)
         except Exception as error:
             raise BundleError(f"graph {name!r} does not load: {error}") from error
         _compare(name, "inputs", [node.name for node in session.get_inputs()], list(stage.inputs))
@@ -59,15 +57,21 @@ class Session:
         return outputs
 
 
-def _options(folder: str, precision: object, threads: int) -> SessionOptions:
+def start_session(graph: bytes, precision: object, threads: int, folder: str = "") -> InferenceSession:
+    """Load a graph the way that suits the grid it computes on.
+
+    precision: of its network; folder: the bundle that holds its weights, where they lie outside
+    """
     options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    options.add_session_config_entry(_FOLDER_KEY, os.path.join(folder, os.path.dirname(WEIGHTS)))
+    if folder:
+        options.add_session_config_entry(_FOLDER_KEY, os.path.join(folder, os.path.dirname(WEIGHTS)))
     if precision == "int8_weights":  # integers are how they are stored, not how they multiply
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
+    apart = [_JOINS_BIAS] if precision == "int8" else None
+    return InferenceSession(graph, options, ["CPUExecutionProvider"], disabled_optimizers=apart)
 
 
 def _compare(name: str, side: str, found: list[str], promised: list[str]) -> None:

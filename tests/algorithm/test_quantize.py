@@ -21,8 +21,9 @@ from triptych.algorithm.weights.quantize import least_error_range, rounding_erro
 from triptych.errors import RecipeError
 from triptych.model import Multimodal
 from triptych.model.dense import Dense
-from triptych.system.bundle.graphs import _IntegerDense, frozen
+from triptych.system.bundle.graphs import _IntegerDense, export_fused, frozen
 from triptych.system.bundle.trace import trace
+from triptych.system.runtime import session
 
 BATCH = tiny.batch(6)
 TECHNIQUES = [Int8Weights(), Int8("minmax"), Int8("mse"), Int8("percentile", percentile=99.9)]
@@ -62,7 +63,7 @@ def test_the_exported_integers_compute_the_same(technique: Any) -> None:
 
 
 @torch.no_grad()
-def test_the_largest_integer_products_do_not_saturate(tmp_path: Path) -> None:
+def test_the_largest_integer_products_do_not_saturate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = Dense(64, 8, precision="int8")
     dense.weight.fill_(1.0)
     dense.weight[4:] = -1.0
@@ -70,15 +71,23 @@ def test_the_largest_integer_products_do_not_saturate(tmp_path: Path) -> None:
     x = torch.ones(4, 64)
     graph = trace(_IntegerDense(dense), [x], ["x"], ["y"], [{}])
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    session = onnxruntime.InferenceSession(
-        graph, options, ["CPUExecutionProvider"], disabled_optimizers=["MatMulAddFusion"]
-    )
+    monkeypatch.setattr(session, "SessionOptions", lambda: options)
+    started = session.start_session(graph, "int8", threads=1)
     nodes = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "MatMulIntegerToFloat" in nodes
-    (found,) = session.run(None, {"x": x.numpy()})
+    (found,) = started.run(None, {"x": x.numpy()})
     assert found[0].tolist() == pytest.approx([64.0] * 4 + [-64.0] * 4, rel=1e-5)
+
+
+def test_a_session_multiplies_integers_as_integers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = compress(tiny.network("late_fusion"), [Int8()], [BATCH])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    monkeypatch.setattr(session, "SessionOptions", lambda: options)
+    session.start_session(export_fused(small), small.config.precision, threads=1)
+    nodes = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert nodes.count("MatMulIntegerToFloat") == len(integer_layers(small))
 
 
 def test_integers_take_about_a_quarter() -> None:

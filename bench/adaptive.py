@@ -54,8 +54,8 @@ from triptych.system.bundle.gated import gate_of
 from triptych.tokens import Batch
 from triptych.train import TrainConfig, fit
 from triptych.train.allotment import Allotment
-from triptych.train.evaluate import evaluate
-from triptych.train.losses import TaskLoss
+from triptych.train.evaluate import evaluate, predict
+from triptych.train.losses import Distillation, TaskLoss
 from triptych.train.settling import settle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,7 +158,9 @@ class Cell:
                 yield self.corrupt(batch, generator)
 
     def objective(self, teacher: Multimodal, budget: float) -> Allotment:
-        return Allotment(budget, TaskLoss(TRAIN["label_smoothing"]), teacher.requires_grad_(requires_grad=False), 0.5)
+        answers = torch.from_numpy(predict(teacher, self.data.train)).unsqueeze(0)
+        lesson = Distillation(teacher, remembered=answers)
+        return Allotment(budget, TaskLoss(TRAIN["label_smoothing"]), lesson)
 
     def dense(self) -> Multimodal:
         """Some of its tokens left out until late: so it trains faster, and those that follow have less to unlearn."""

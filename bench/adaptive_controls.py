@@ -18,7 +18,8 @@ from triptych.model import Multimodal
 from triptych.model.gates import Gate
 from triptych.system.bundle.gated import gate_of
 from triptych.tokens import Batch
-from triptych.train.losses import TaskLoss, soft_loss
+from triptych.train.allotment import Allotment
+from triptych.train.losses import soft_loss
 
 if TYPE_CHECKING:
     from adaptive import Cell
@@ -60,20 +61,19 @@ def dealt(gate: Gate, chosen: Tensor) -> dict[str, Any]:
 class DealtAtRandom:
     """Objective: the choices of another gate, as often as it made them, to whichever rows."""
 
-    teacher: Multimodal
+    like: Allotment
     often: Tensor
-    task: TaskLoss
 
     def __call__(self, model: Multimodal, batch: Batch) -> Tensor:
-        own = batch.only(*model.schema.names)
+        own, answers = batch.only(*model.schema.names), self.like.answers(model.schema, batch)
         looks, gate = model.look_all(own), gate_of(model)
         chosen = self.often.multinomial(len(own), replacement=True)
         streams = model.encode_kept(looks, gate.keep[chosen])
         output = model.decide(streams)
-        with torch.no_grad():
-            answers = self.teacher(own).float().unsqueeze(0)
-        soft = soft_loss(model.schema, output, answers, 2.0)
-        return 0.5 * soft + 0.5 * self.task.of(model, own, streams, output)
+        task = self.like.task.of(model, own, streams, output)
+        if answers is None:
+            return task
+        return 0.5 * soft_loss(model.schema, output, answers, 2.0) + 0.5 * task
 
 
 def random_run(cell: Cell, dense: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def random_run(cell: Cell, dense: Multimodal, adaptive: Multimodal) -> dict[str,
     found = spent(adaptive, cell.data.train)
     often = torch.tensor(found["choices"], dtype=torch.float32)
     start = gated(dense, adaptive.config.gate)  # type: ignore[arg-type]
-    objective = DealtAtRandom(dense, often, TaskLoss(0.1))
+    objective = DealtAtRandom(cell.objective(dense, 1.0), often)
     model = cell.model("random", lambda: cell.train(start, cell.args.seconds, objective))
     outputs, numbers, generator = [], [], torch.Generator().manual_seed(cell.seed)
     with torch.inference_mode():

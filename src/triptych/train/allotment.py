@@ -24,7 +24,7 @@ from triptych.errors import TrainingError
 from triptych.model.gates.gate import OVER_CAP
 from triptych.schema import Schema
 from triptych.tokens import Batch
-from triptych.train.losses import TaskLoss, soft_loss
+from triptych.train.losses import Distillation, TaskLoss, soft_loss
 
 if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
@@ -40,16 +40,15 @@ _EXPLORING, _STILL = 0.5, 0.05  # share of a run in which random choices fade, a
 class Allotment:
     """Objective of a network with a gate.
 
-    budget:  mean cost of a row that is aimed at, as a share of the operations of the network without a gate
-    teacher: whose answers count `alpha` of the loss (see `Distillation`); None learns from the targets alone
+    budget: mean cost of a row that is aimed at, as a share of the operations of the network without a gate
+    lesson: teachers to learn from as well; None learns from the targets alone.  Answers that it remembers tell of rows
+            as they were before noise got in, which the gate is then not taught to read
     progress: share of the run that is over, told by `after_step`
     """
 
     budget: float
     task: TaskLoss = field(default_factory=TaskLoss)
-    teacher: Multimodal | None = None
-    alpha: float = 0.5
-    temperature: float = 2.0
+    lesson: Distillation | None = None
     progress: float = 0.0
 
     def after_step(self, model: Multimodal, progress: float) -> None:  # noqa: ARG002
@@ -60,7 +59,7 @@ class Allotment:
         """Run the choice and its rival.  Raises TrainingError without a gate or targets."""
         if model.gate is None or batch.target is None:
             raise TrainingError("an allotment is learnt by a network with a gate, from batches with targets")
-        gate, batch = model.gate, batch.only(*model.schema.names)
+        gate, answers, batch = model.gate, self.answers(model.schema, batch), batch.only(*model.schema.names)
         looks = model.look_all(batch)
         scores = gate.scores(gate.summaries(looks))
         allowed = scores.detach() > OVER_CAP / 2
@@ -72,7 +71,6 @@ class Allotment:
         output = model.decide(streams)
         with torch.no_grad():
             other = model.decide(model.encode_kept(looks, gate.keep[rival]))
-            answers = None if self.teacher is None else self.teacher(batch).float()
             spared = self.by_row(model.schema, other, batch, answers) - self.by_row(
                 model.schema, output, batch, answers
             )
@@ -84,10 +82,14 @@ class Allotment:
         calm = _CALM / 2 * (margin.square() - margin.detach().square())
         straight_through = ((chance.detach() - chance) * spared + calm).mean()
         loss = self.task.of(model, batch, streams, output)
-        if answers is not None:
-            soft = soft_loss(model.schema, output, answers.unsqueeze(0), self.temperature)
-            loss = self.alpha * soft + (1 - self.alpha) * loss
+        if answers is not None and self.lesson is not None:
+            soft = soft_loss(model.schema, output, answers, self.lesson.temperature)
+            loss = self.lesson.alpha * soft + (1 - self.lesson.alpha) * loss
         return loss + straight_through
+
+    def answers(self, schema: Schema, batch: Batch) -> Tensor | None:
+        """What the teachers say of the rows: (teachers, batch, outputs); None without any."""
+        return None if self.lesson is None else self.lesson.answers(schema, batch)[0]
 
     @torch.no_grad()
     def _follow(self, price: Tensor, cost: Tensor) -> None:
@@ -95,21 +97,24 @@ class Allotment:
         price.clamp_(_LOWEST, _HIGHEST).mul_((_RATE * (cost / self.budget - 1)).exp())
 
     def by_row(self, schema: Schema, output: Tensor, batch: Batch, answers: Tensor | None) -> Tensor:
-        """What choices are compared by: the task's loss, and distance from the teacher's answer: (batch,).
+        """What choices are compared by: the task's loss, and distance from the teachers' answer: (batch,).
 
-        The target tells that noise is not worth reading; the answer of a teacher, and not how sure of it the teacher
-        is, tells which rows have to be looked at, also where the target is known by heart.
+        The target tells that noise is not worth reading; what teachers answer, and not how sure of it they are, tells
+        which rows have to be looked at, also where the target is known by heart.
+
+        answers: (teachers, batch, outputs)
         """
         if batch.target is None:
             raise TrainingError("a training batch needs targets; this one has none")
         task = self.task.by_row(schema, output, batch.target, mix=batch.mix)
-        if answers is None:
+        if answers is None or self.lesson is None:
             return task
         if schema.task == "regression":
-            moved = ((output.float() - answers) / schema.scale).square().squeeze(1)
+            moved = ((output.float() - answers.mean(dim=0)) / schema.scale).square().squeeze(1)
         else:
-            moved = functional.cross_entropy(output.float(), answers.argmax(dim=1), reduction="none")
-        return self.alpha * moved + (1 - self.alpha) * task
+            said = answers.softmax(dim=-1).mean(dim=0).argmax(dim=1)
+            moved = functional.cross_entropy(output.float(), said, reduction="none")
+        return self.lesson.alpha * moved + (1 - self.lesson.alpha) * task
 
 
 def _drawn(allowed: Tensor, otherwise: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ class Distillation:
         own = batch.only(*model.schema.names)
         streams = model.encode_all(own)
         output = model.decide(streams)
-        answers, pooled = self.ask(batch) if self.remembered is None else (self.recall(model.schema, batch), [])
+        answers, pooled = self.answers(model.schema, batch)
         loss = self.alpha * soft_loss(model.schema, output, answers, self.temperature)
         if self.alpha < 1:
             loss = loss + (1 - self.alpha) * (self.task or plain_loss(model.schema)).of(model, own, streams, output)
@@ -219,6 +219,10 @@ class Distillation:
             distances = [similarity_loss(student, teacher) for teacher in pooled]
             loss = loss + self.feature_weight * torch.stack(distances).mean()
         return loss
+
+    def answers(self, schema: Schema, batch: Batch) -> tuple[Tensor, list[dict[str, Tensor]]]:
+        """As `ask` gives, or what was remembered and no features."""
+        return self.ask(batch) if self.remembered is None else (self.recall(schema, batch), [])
 
     def recall(self, schema: Schema, batch: Batch) -> Tensor:
         """Answers given once to these rows, mixed as the rows are: (teachers, batch, outputs)."""

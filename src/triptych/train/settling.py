@@ -52,7 +52,7 @@ def settle(model: Multimodal, batches: Iterable[Batch], objective: Allotment, *,
         raise TrainingError("this network has no gate to settle")
     generator, training = torch.Generator().manual_seed(seed), model.training
     model.eval()
-    seen = [see(model, batch.only(*model.schema.names), objective, generator) for batch in batches]
+    seen = [see(model, batch, objective, generator) for batch in batches]
     if not seen:
         raise TrainingError("a gate settles on rows, and there are none")
     told = _fit(model.gate, Seen(*(torch.cat([getattr(s, f) for s in seen]) for f in Seen.__annotations__)), generator)
@@ -66,12 +66,12 @@ def see(model: Multimodal, batch: Batch, objective: Allotment, generator: Genera
     gate = model.gate
     if gate is None:
         raise TrainingError("this network has no gate to settle")
+    answers, batch = objective.answers(model.schema, batch), batch.only(*model.schema.names)
     looks = model.look_all(batch)
     summaries = gate.summaries(looks)
     allowed = gate.scores(summaries) > OVER_CAP / 2
     some = torch.nonzero(gate.keep.sum(dim=1) > 0).squeeze(1)
     order = torch.randperm(len(some), generator=generator)[:CHOICES].to(some.device)
-    answers = None if objective.teacher is None else objective.teacher(batch).float()
     choice, losses = some[order].expand(len(batch), -1), []
     for number in some[order].tolist():
         output = model.decide(model.encode_kept(looks, gate.keep[number].expand(len(batch), -1)))

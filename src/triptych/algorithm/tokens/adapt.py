@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar, final
 
 import numpy as np
+import torch
 
 from triptych.algorithm.rebuild import fresh_model
 from triptych.algorithm.teaching.finetune import Train
@@ -21,8 +21,9 @@ from triptych.model.gates import GATES
 from triptych.model.multimodal import Multimodal
 from triptych.train.allotment import Allotment
 from triptych.train.config import TrainConfig
+from triptych.train.evaluate import predict
 from triptych.train.loop import fit
-from triptych.train.losses import TaskLoss, task_loss
+from triptych.train.losses import Distillation, TaskLoss, task_loss
 from triptych.train.settling import settle
 
 _PRICED = 64  # batches that the price is fitted on
@@ -96,8 +97,10 @@ class AdaptTokens(Train):
         task = task_loss(config, original.schema, np.asarray(context.dataset().train.targets))
         if not isinstance(task, TaskLoss):
             raise RecipeError("a gate stands before a fusion, which a network for retrieval has not")
-        teacher = copy.deepcopy(original).eval().requires_grad_(requires_grad=False) if self.alpha else None
-        return Allotment(self.budget, task, teacher, self.alpha)
+        if not self.alpha:
+            return Allotment(self.budget, task)
+        answers = torch.from_numpy(predict(original, context.dataset().train)).unsqueeze(0)
+        return Allotment(self.budget, task, Distillation(original, self.alpha, remembered=answers))
 
 
 def gated(model: Multimodal, gate: GateConfig) -> Multimodal:

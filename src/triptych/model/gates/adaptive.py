@@ -76,8 +76,7 @@ class AdaptiveGate(Gate):
         if self.training:
             self._follow(x.detach())
         x = ((x - self.mean) * (self.variance + _LEAST).rsqrt()).clamp(-_FAR, _FAR)
-        weight, bias = self.member.t() @ self.out.weight, cast("Tensor", self.out.bias) @ self.member
-        worth: Tensor = functional.linear(functional.gelu(self.mix(x)), weight, bias)
+        worth: Tensor = self.out(functional.gelu(self.mix(x))) @ self.member
         return worth
 
     @torch.no_grad()

@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 
+from triptych.algorithm import Int8, Int8Weights, compress
 from triptych.algorithm.rebuild import rebuild
 from triptych.model import Multimodal, build, load_model, save_model
 from triptych.model.config import BackboneConfig
+from triptych.model.convolution import GridConv2d
 from triptych.model.multimodal import example_batch
 from triptych.schema import Modality, Schema
 from triptych.system.bundle.graphs import export_graphs
 from triptych.system.bundle.write import write_bundle
 from triptych.system.runtime import Bundle
+from triptych.system.runtime.session import start_session
 from triptych.tokens import Batch
 from triptych.train.freeze import freeze_
 
@@ -169,3 +173,28 @@ def test_products_may_be_on_the_integer_grid(family: str) -> None:
     near, exact = small(batch), model(batch)
     assert not torch.equal(near, exact)
     assert torch.allclose(near, exact, atol=0.1 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("family", ["efficientnet", "speech_embedding"])
+@torch.no_grad()
+def test_convolutions_are_stored_as_integers_and_answer_alike(family: str) -> None:
+    model, batch = network(family), batch_of(family)
+    name = next(iter(batch.inputs))
+    small = compress(model, [Int8Weights()], [batch])
+    kernels = {key: m for key, m in small.named_modules() if isinstance(m, GridConv2d)}
+    assert kernels
+    for kernel in kernels.values():
+        steps = kernel.kernel() / kernel.weight_scale().view(-1, 1, 1, 1)
+        assert torch.allclose(steps, steps.round(), atol=1e-3)
+        assert int(steps.abs().max().round()) == 127
+    graph = export_graphs(small)[f"{name}.encode"]
+    stored = [t for t in onnx.load_model_from_string(graph).graph.initializer if len(t.dims) == 4]
+    assert sum(t.data_type == onnx.TensorProto.INT8 for t in stored) == len(kernels)
+    before, after = model.encode(name, batch.inputs[name]), small.encode(name, batch.inputs[name])
+    started = start_session(graph, "int8_weights", threads=1)
+    x, _ = started.run(None, {name: batch.inputs[name].numpy()})
+    real = after.real()
+    assert np.allclose(x[real.numpy()], after.x[real], atol=1e-4)
+    assert torch.allclose(after.x[real], before.x[real], atol=0.1 * float(before.x[real].abs().max()))
+    whole = compress(model, [Int8()], [batch])
+    assert all(torch.equal(m.kernel(), m.weight) for m in whole.modules() if isinstance(m, GridConv2d))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from triptych.errors import ModelError
 from triptych.model.config import Precision
 
-_MOST = 127
+MOST = 127
 _MOST_BESIDE_INTEGERS = 63  # 2 · 255 · 63 fits into 16 bits, where processors without 8-bit dot products add pairs
 
 
@@ -105,7 +105,7 @@ class GridLayer(nn.Module):
 
     def most(self) -> int:
         """Largest weight on the grid: of seven bits where inputs are integers too, so that no processor saturates."""
-        return _MOST_BESIDE_INTEGERS if self.precision == "int8" else _MOST
+        return _MOST_BESIDE_INTEGERS if self.precision == "int8" else MOST
 
     def input_grid(self) -> tuple[Tensor, Tensor]:
         """Step size and zero point of the inputs, from the range seen while observing: () float32, () uint8."""
@@ -182,7 +182,7 @@ class Embedding(nn.Module):
 
     def column_scale(self) -> Tensor:
         """Symmetric step size per column: (dim,)."""
-        return self.weight.detach().abs().amax(dim=0).clamp(min=1e-8) / _MOST
+        return self.weight.detach().abs().amax(dim=0).clamp(min=1e-8) / MOST
 
     def _table(self) -> Tensor:
         if self.precision == "float32":

@@ -25,7 +25,10 @@ _PIXELS = (-2.0, 127 / 64)  # what an image stem reads from uint8 pixels
 @final
 @dataclass(frozen=True)
 class Int8Weights(Technique):
-    """Store the weights of every dense layer and table as integers, with one step size per output; no data needed."""
+    """Store the weights of dense layers, tables and a backbone's convolutions as integers; no data needed.
+
+    Each has one step size per output.
+    """
 
     saves: ClassVar[frozenset[str]] = frozenset({"size"})
 

@@ -19,6 +19,7 @@ from triptych.model.backbones.backbone import Backbone
 from triptych.model.backbones.folder import Folder
 from triptych.model.backbones.pixels import Pixels
 from triptych.model.config import Precision, make
+from triptych.model.convolution import GridConv2d
 from triptych.schema import Kind, Modality
 from triptych.tokens import Tokens
 
@@ -73,9 +74,9 @@ class EfficientNet(Backbone):
         super().__init__(modality, sizes, precision)
         self.width = sizes.head
         self.pixels = Pixels(modality, sizes.height, sizes.width, _MEAN, _STD)
-        self.stem = SameConv(3, sizes.stem, 3, stride=2)
-        self.blocks = nn.ModuleList(_blocks(sizes))
-        self.head = SameConv(sizes.stages[-1][3] if sizes.stages else sizes.stem, sizes.head, 1)
+        self.stem = SameConv(3, sizes.stem, 3, stride=2, precision=precision)
+        self.blocks = nn.ModuleList(_blocks(sizes, precision))
+        self.head = SameConv(sizes.stages[-1][3] if sizes.stages else sizes.stem, sizes.head, 1, precision=precision)
         rows, columns = -(-sizes.height // 2), -(-sizes.width // 2)
         for _, stride, *_ in sizes.stages:
             rows, columns = -(-rows // stride), -(-columns // stride)
@@ -113,12 +114,14 @@ class EfficientNet(Backbone):
 class Bottleneck(nn.Module):
     """Widen each place, let neighbours meet within each channel, narrow again (Sandler et al. 2018)."""
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int, precision: Precision
+    ) -> None:
         super().__init__()
         wide = inputs * expansion
-        self.expand = SameConv(inputs, wide, 1) if expansion > 1 else None
-        self.depthwise = SameConv(wide, wide, kernel, stride=stride, groups=wide)
-        self.project = SameConv(wide, outputs, 1)
+        self.expand = SameConv(inputs, wide, 1, precision=precision) if expansion > 1 else None
+        self.depthwise = SameConv(wide, wide, kernel, stride=stride, groups=wide, precision=precision)
+        self.project = SameConv(wide, outputs, 1, precision=precision)
         self.skips = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,11 +132,13 @@ class Bottleneck(nn.Module):
 
 
 @final
-class SameConv(nn.Conv2d):
+class SameConv(GridConv2d):
     """A convolution to ⌈size / stride⌉ places; where the padding is uneven, the end gets more, as in TensorFlow."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride=stride, groups=groups)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, precision: Precision
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, groups=groups, precision=precision)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, inputs, height, width)"""
@@ -142,7 +147,7 @@ class SameConv(nn.Conv2d):
         if not even:
             x = functional.pad(x, (left, right, top, bottom))
         padding = (top, left) if even else (0, 0)
-        return functional.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
+        return functional.conv2d(x, self.kernel(), self.bias, self.stride, padding, groups=self.groups)
 
     def _sides(self, size: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -150,12 +155,12 @@ class SameConv(nn.Conv2d):
         return total // 2, total - total // 2
 
 
-def _blocks(sizes: EfficientNetSizes) -> Iterator[Bottleneck]:
+def _blocks(sizes: EfficientNetSizes, precision: Precision) -> Iterator[Bottleneck]:
     inputs = sizes.stem
     for kernel, stride, expansion, channels, repeats in sizes.stages:
         for repeat in range(repeats):
             step = 1 if repeat else stride
-            yield Bottleneck(inputs, channels, kernel=kernel, stride=step, expansion=expansion)
+            yield Bottleneck(inputs, channels, kernel=kernel, stride=step, expansion=expansion, precision=precision)
             inputs = channels
 
 

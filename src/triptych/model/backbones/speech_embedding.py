@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -20,6 +21,7 @@ from triptych.errors import ModelError
 from triptych.model.backbones.folder import Folder
 from triptych.model.backbones.waveform import AudioBackbone, fitted, power, slaney_bank
 from triptych.model.config import Precision, make
+from triptych.model.convolution import GridConv2d
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
@@ -57,14 +59,15 @@ class SpeechEmbedding(AudioBackbone):
         frames = max((modality.max_samples - BINS) // HOP + 1, FRAMES)
         self.samples = (frames - 1) * HOP + BINS
         self.width, self.grid = sizes.width, ((frames - FRAMES) // STEP + 1,)
-        layers, inputs = [nn.Conv2d(1, sizes.channels[0], 3, padding=(0, 1))], sizes.channels[0]
+        convolution = partial(GridConv2d, precision=precision)
+        layers, inputs = [convolution(1, sizes.channels[0], 3, padding=(0, 1))], sizes.channels[0]
         for stage, channels in enumerate(sizes.channels):
             for pair in range(2 if stage else 1):
-                layers.append(nn.Conv2d(channels if pair else inputs, channels, (1, 3), padding=(0, 1)))
-                layers.append(nn.Conv2d(channels, channels, (3, 1)))
+                layers.append(convolution(channels if pair else inputs, channels, (1, 3), padding=(0, 1)))
+                layers.append(convolution(channels, channels, (3, 1)))
             inputs = channels
         self.layers = nn.ModuleList(layers)
-        self.last = nn.Conv2d(inputs, sizes.width, (3, 1), bias=False)
+        self.last = convolution(inputs, sizes.width, (3, 1), bias=False)
         self.register_buffer("bank", _bank(), persistent=False)
         self.bank: Tensor
 

@@ -18,6 +18,7 @@ from torch.export import Dim
 from triptych.data.preprocess import ImageResize
 from triptych.model.adapt import merged
 from triptych.model.codes import ResidualCodebooks
+from triptych.model.convolution import GridConv2d
 from triptych.model.dense import Dense, Embedding, dequantize, quantize
 from triptych.model.experts import ExpertMlps, ExpertMlpsGraph
 from triptych.model.multimodal import Multimodal, example_input
@@ -77,6 +78,8 @@ def frozen(model: Multimodal) -> Multimodal:
                 setattr(parent, name, _IntegerDense(child))
             elif isinstance(child, Embedding) and child.precision != "float32":
                 setattr(parent, name, _IntegerEmbedding(child))
+            elif isinstance(child, GridConv2d) and child.precision == "int8_weights":
+                child.store_()
             elif isinstance(child, ExpertMlps):
                 setattr(parent, name, ExpertMlpsGraph(child))
     return model

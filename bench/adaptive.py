@@ -87,6 +87,7 @@ TRAIN: Mapping[str, Any] = {
     "precision": "float32",
 }
 SETTLING = 0.4  # of the seconds of the adaptive network: its gate alone learns, see `triptych.train.settling`
+SETTLING_CORRUPT = 0.6  # of the rows that it settles on
 TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
 
 
@@ -148,14 +149,14 @@ class Cell:
         return [batch for batch, _ in zip(rows, range(32), strict=False)]
 
     def settling(self, seconds: float) -> Iterator[Batch]:
-        """Corrupted training rows, for as long."""
-        split, end = self.data.train, time.monotonic() + seconds
+        """Training rows for as long, more of them corrupted than in training: each strength must be seen."""
+        split, end, corrupt = self.data.train, time.monotonic() + seconds, Corrupt(self.data.schema, SETTLING_CORRUPT)
         generator = torch.Generator().manual_seed(self.seed)
         for epoch in itertools.count():
             for batch in batches(split, batch_size=64, seed=self.seed, epoch=epoch):
                 if time.monotonic() > end:
                     return
-                yield self.corrupt(batch, generator)
+                yield corrupt(batch, generator)
 
     def objective(self, teacher: Multimodal, budget: float) -> Allotment:
         answers = torch.from_numpy(predict(teacher, self.data.train)).unsqueeze(0)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
     from triptych.train.allotment import Allotment
 
-CHOICES = 16  # seen of each row
+CHOICES = 8  # seen of each row: more rows tell more than more choices
 _STEPS, _ROWS, _LR, _DECAY = 600, 256, 3e-3, 1e-2
 _FARTHEST = 5.0  # units that a loss may lie off its row's mean: a few rows that went badly wrong say enough with that
 

@@ -66,7 +66,7 @@ TRIALS = (
     Trial("CHANNELS", "avdigits", ("image",), "channel", ("mlp", "inverted_bottleneck")),
     Trial("CHANNELS", "sisfall", ("series",), "channel", CHANNELS),
     Trial("CONNECTORS", "avdigits", ("image", "audio"), "connector", CONNECTORS),
-    Trial("CONNECTORS", "fashion", ("image",), "connector", CONNECTORS, {"image": {"patch": 10}}),
+    Trial("CONNECTORS", "fashion", ("image",), "connector", CONNECTORS, {"image": {"patch": 24}}),
 )
 
 

@@ -86,7 +86,7 @@ TRAIN: Mapping[str, Any] = {
     "patience": None,
     "precision": "float32",
 }
-SETTLING = 0.4  # of the seconds of the adaptive network: its gate alone learns, see `triptych.train.settling`
+TOGETHER, SETTLING = 0.4, 0.25  # of an adaptive network's seconds; in the rest it lives with its settled gate
 SETTLING_CORRUPT = 0.6  # of the rows that it settles on
 TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
 
@@ -121,8 +121,8 @@ class Cell:
         self.folder = args.out / data.name / str(seed)
         self.corrupt = Corrupt(data.schema, args.corrupt)
 
-    def train(self, start: Multimodal, seconds: float, objective: Any = None, token_dropout: float = 0.0) -> Multimodal:
-        own = {"seed": self.seed, "max_seconds": seconds, "lr": self.args.lr, "token_dropout": token_dropout}
+    def train(self, start: Multimodal, seconds: float, objective: Any = None, **more: Any) -> Multimodal:
+        own = {"seed": self.seed, "max_seconds": seconds, "lr": self.args.lr, **more}
         config = TrainConfig.from_dict({**TRAIN, **own})
         hook = getattr(objective, "after_step", None)
         return fit(start, self.data, config, objective=objective, augment=self.corrupt, after_step=hook)
@@ -172,8 +172,11 @@ class Cell:
         start, budget = gated(dense, GateConfig()), self.args.budget
         fit_price_(start, self.priced(), budget)
         seconds, objective = self.args.seconds, self.objective(dense, budget)
-        model = self.train(start, (1 - SETTLING) * seconds, objective)
+        model = self.train(start, TOGETHER * seconds, objective)
         settle(model, self.settling(SETTLING * seconds), objective, seed=self.seed)
+        fit_price_(model, self.priced(), budget)
+        left = (1 - TOGETHER - SETTLING) * seconds
+        model = self.train(model, left, objective.lesson, freeze=["gate"], lr=self.args.lr / 2)
         fit_price_(model, self.priced(), budget)
         return model
 

@@ -27,6 +27,7 @@ from triptych.train.losses import Distillation, TaskLoss, task_loss
 from triptych.train.settling import settle
 
 _PRICED = 64  # batches that the price is fitted on
+_TOGETHER = 0.5  # of the training that the network and its gate share
 _SETTLED = 32  # batches that the worths are fitted on in the end
 
 
@@ -35,9 +36,10 @@ _SETTLED = 32  # batches that the worths are fitted on in the end
 class AdaptTokens(Train):
     """Put a gate between the stems and the blocks, and train it with the network (see `Allotment`).
 
-    Starts from the network's own weights and learns from its answers and from the targets.  In the end the gate settles
-    (see `triptych.train.settling`), and the price of compute is fitted to the budget on validation rows: on those that
-    it was trained on, a gate chooses otherwise than on new ones.  Further knobs: see `Train`.
+    Starts from the network's own weights and learns from its answers and from the targets: first network and gate
+    together; then the gate settles (see `triptych.train.settling`); then the network learns to live with what the gate
+    lets through.  The price of compute is fitted to the budget on validation rows: on those that it was trained on, a
+    gate chooses otherwise than on new ones.  Further knobs: see `Train`.
 
     budget: mean cost of a row, as a share of the network's operations without a gate
     cap:    most that any one row may cost, in the same unit; 0 is no limit
@@ -70,6 +72,7 @@ class AdaptTokens(Train):
         config = dataclasses.replace(
             config, seed=context.seed, epochs=self.epochs or config.epochs, lr=self.lr or config.lr
         )
+        together, alone = _part(config, _TOGETHER), _part(config, 1 - _TOGETHER)
         objective = self.objective(context)
         new = load(data.validation, model.schema, batch_size=config.batch_size, seed=context.seed)
         rows = [batch.only(*model.schema.names) for batch in islice(new, _PRICED)]
@@ -79,13 +82,16 @@ class AdaptTokens(Train):
             result = fit(
                 start,
                 data,
-                config,
+                together,
                 objective=objective,
                 progress=context.progress,
                 after_step=objective.after_step,
             )
             known = load(data.train, model.schema, batch_size=config.batch_size, seed=context.seed, shuffle=True)
             settle(result, islice(known, _SETTLED), objective, seed=context.seed)
+            fit_price_(result, rows, self.budget)
+            alone = dataclasses.replace(alone, freeze=(*alone.freeze, "gate"))
+            result = fit(result, data, alone, objective=objective.lesson, progress=context.progress)
             fit_price_(result, rows, self.budget)
         except ModelError as error:
             raise RecipeError(f"{self!r} cannot run: {error}") from error
@@ -101,6 +107,12 @@ class AdaptTokens(Train):
             return Allotment(self.budget, task)
         answers = torch.from_numpy(predict(original, context.dataset().train)).unsqueeze(0)
         return Allotment(self.budget, task, Distillation(original, self.alpha, remembered=answers))
+
+
+def _part(config: TrainConfig, share: float) -> TrainConfig:
+    """A share of the same training."""
+    seconds = None if config.max_seconds is None else share * config.max_seconds
+    return dataclasses.replace(config, epochs=max(1, round(share * config.epochs)), max_seconds=seconds)
 
 
 def gated(model: Multimodal, gate: GateConfig) -> Multimodal:

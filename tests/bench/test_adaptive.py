@@ -53,6 +53,7 @@ def run(quality: float, flops: float, ratio: float) -> dict[str, Any]:
             "flops": flops,
             "p50_ratio": ratio,
             "p50_s": ratio * 1e-3,
+            "drop_interval": [0.08, 0.12],
         },
     }
 
@@ -89,7 +90,7 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     }
     page = adaptive_page.page(record)
     assert "Met on 1 of 2 sets (one)" in page
-    assert "| two | accuracy | 90.0 | 80.0 | 10.0 | 45.0 | 60.0 | 1.00 → 0.600 | no |" in page
+    assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | no |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
     assert "no classes" in page
     assert "No set has been measured yet." in adaptive_page.page({"sets": {}})

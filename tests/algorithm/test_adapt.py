@@ -1,0 +1,39 @@
+"""How `AdaptTokens` spends a training: with the gate, then without it, on a gate that stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.algorithm.test_contract import SIZES
+from triptych.algorithm import AdaptTokens, compress
+from triptych.algorithm.tokens import adapt
+from triptych.model import Multimodal, build
+from triptych.train import TrainConfig
+
+
+def test_the_gate_rests_in_the_last_part_of_the_training(tiny_data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[tuple[TrainConfig, dict[str, torch.Tensor], Multimodal]] = []
+    real = adapt.fit
+
+    def spied(model: Multimodal, data: Any, config: TrainConfig, **more: Any) -> Multimodal:
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        runs.append((config, before, real(model, data, config, **more)))
+        return runs[-1][2]
+
+    monkeypatch.setattr(adapt, "fit", spied)
+    torch.manual_seed(0)
+    network = build("late_fusion", tiny_data.schema, **SIZES)
+    train = TrainConfig(epochs=4, batch_size=8, max_seconds=60.0)
+    result = compress(network, [AdaptTokens(budget=0.7)], tiny_data, train=train)
+    assert [config.epochs for config, *_ in runs] == [2, 2]
+    assert [config.max_seconds for config, *_ in runs] == [30.0, 30.0]
+    assert [config.freeze for config, *_ in runs] == [(), ("gate",)]
+    _, before, last = runs[-1]
+    changed = {name for name, p in last.named_parameters() if not torch.equal(p.detach(), before[name])}
+    assert changed
+    assert not any(name.startswith("gate.") for name in changed)
+    assert result.gate is not None
+    assert all(torch.equal(p, dict(last.named_parameters())[name]) for name, p in result.gate.named_parameters("gate"))

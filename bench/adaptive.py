@@ -38,12 +38,13 @@ from adaptive_controls import cascade, random_run, spent
 from corruption import Corrupt, corrupted
 from main_job import write_json
 
+import triptych
 from triptych.algorithm.tokens.adapt import gated
 from triptych.data.dataset import Dataset
 from triptych.data.loader import batches
 from triptych.data.read import load_data
 from triptych.measure import measure
-from triptych.measure.environment import environment
+from triptych.measure.environment import commit, environment
 from triptych.measure.quality import quality
 from triptych.model import Multimodal, build, load_model, save_model
 from triptych.model.config import GateConfig
@@ -200,7 +201,7 @@ class Cell:
         self.record("random", lambda: random_run(self, dense, adaptive))
         self.record("cascade", lambda: cascade(dense, data, told["cost"]))
         self.record("noise", lambda: self.noise(control, adaptive))
-        self.record("measured", lambda: self.measured(control, adaptive))
+        self.record("measured", lambda: self.measured(adaptive))
 
     def noise(self, control: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
         """By modality and strength: the share of its tokens that is read, and the quality with and without a gate."""
@@ -228,17 +229,16 @@ class Cell:
             "control": quality(control(batch).double().numpy(), targets, schema),
         }
 
-    def measured(self, control: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
+    def measured(self, adaptive: Multimodal) -> dict[str, Any]:
         plain = load_model(self.folder / "control")
         folders = {
             name: export(model, self.folder / "bundles" / name, self.data)
             for name, model in {"control": plain, "adaptive": adaptive}.items()
         }
         found = measure(folders, self.data, threads=1, repeat=self.args.repeat, parts=False)
-        keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval", "flops")
-        record = {name: {key: getattr(report, key) for key in keys} for name, report in found.items()}
-        record["control"]["flops"] = sum(control.flops().values())
-        return record
+        keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval")
+        record: dict[str, Any] = {n: {key: getattr(report, key) for key in keys} for n, report in found.items()}
+        return {**record, "commit": commit(Path(triptych.__file__)), "environment": environment(threads=1)}
 
 
 def say(text: str) -> None:

@@ -81,7 +81,7 @@ def changes(one: Record) -> dict[str, list[float]]:
     runs = one["measured"]
     worse = 1 if higher_is_better(one["metric"]) else -1
     return {
-        "compute": [run["adaptive"]["flops"] / run["control"]["flops"] for run in runs],
+        "compute": [run["cost"] for run in one["adaptive"]],
         "latency": [run["adaptive"]["p50_ratio"] for run in runs],
         "drop": [worse * (run["control"]["quality"] - run["adaptive"]["quality"]) for run in runs],
     }
@@ -188,7 +188,7 @@ def plot(record: Record, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     sets = record["sets"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), constrained_layout=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), constrained_layout=True)
     for name, one in sets.items():
         found = {key: statistics.mean(values) for key, values in changes(one).items()}
         left.plot(100 * found["latency"], 100 * found["drop"], "o", color=ACCENT)
@@ -201,12 +201,12 @@ def plot(record: Record, path: Path) -> None:
             strengths = [100 * point["strength"] for point in points]
             right.plot(strengths, [100 * v for v in swept(one, modality)], label=f"{name} {modality}")
     right.set(xlabel="noise in that modality, %", ylabel="tokens of it read, %", ylim=(0, None))
-    right.legend(fontsize=6, ncols=2)
+    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
 
 

@@ -45,12 +45,12 @@ def test_at_most_one_modality_of_a_row_is_corrupted() -> None:
     assert changed.any(dim=0).float().mean() > 0.8
 
 
-def run(quality: float, flops: float, ratio: float) -> dict[str, Any]:
+def run(quality: float, cost: float, ratio: float) -> dict[str, Any]:
     return {
-        "control": {"quality": 0.9, "flops": 100, "p50_s": 1e-3},
+        "cost": cost / 100,
+        "control": {"quality": 0.9, "p50_s": 1e-3},
         "adaptive": {
             "quality": quality,
-            "flops": flops,
             "p50_ratio": ratio,
             "p50_s": ratio * 1e-3,
             "drop_interval": [0.08, 0.12],
@@ -59,8 +59,8 @@ def run(quality: float, flops: float, ratio: float) -> dict[str, Any]:
 
 
 def one(*runs: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
-    told = {"quality": 0.8, "cost": 0.4, "one_alone": 0.3, "shares": {"image": 0.5}, "skipped": {"image": 0.25}}
-    ways = {way: [told] for way in ("adaptive", "fixed", "random")}
+    told = {"quality": 0.8, "one_alone": 0.3, "shares": {"image": 0.5}, "skipped": {"image": 0.25}}
+    ways = {way: [{**told, "cost": run["cost"]} for run in runs] for way in ("adaptive", "fixed", "random")}
     noise = [{"image": [{"strength": s, "share": share} for s, share in ((0.0, 0.5), (1.0, 0.1))]}]
     return {"measured": list(runs), "metric": metric, "cascade": [None], "noise": noise, **ways}
 

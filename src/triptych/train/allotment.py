@@ -71,9 +71,8 @@ class Allotment:
         output = model.decide(streams)
         with torch.no_grad():
             other = model.decide(model.encode_kept(looks, gate.keep[rival]))
-            spared = self.by_row(model.schema, other, batch, answers) - self.by_row(
-                model.schema, output, batch, answers
-            )
+            lost, found = (self.by_row(model.schema, one, batch, answers) for one in (other, output))
+            spared = lost - found
             spared = spared / spared.abs().mean().clamp(min=_TINY)
             spared = spared + gate.price * (gate.cost[rival] - gate.cost[choice])
         self._follow(gate.price, gate.cost[best].mean())

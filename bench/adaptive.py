@@ -13,7 +13,7 @@ Per set and seed, every step in its own file under out/SET/SEED, so that a run t
     random     adaptive's choices, dealt out to the rows at random while training and while judged
     cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
     noise      what adaptive gives to a modality as noise takes its place
-    measured   the bundles of control and adaptive in turns, one thread: latency, quality, operations, skips
+    measured   the bundles of control and adaptive in turns, one thread: latency and quality
 
 All train on rows of which one in four has one modality partly replaced by noise.  Data as in fusion.py.
 """

@@ -72,8 +72,14 @@ def protocol(record: Record) -> str:
         f"`{options['network']}`, width × depth {widths}, up to two hundred tokens per modality; seeds: {seeds}."
         f" {options['dense_seconds']:g} s of training without a gate, then"
         f" {options['seconds']:g} s each. Budget {share(options['budget'])} of the operations; in training one row in"
-        f" {1 / max(options['corrupt'], 1e-9):.0f} had noise in one modality. {machine['cpu']}."
+        f" {1 / max(options['corrupt'], 1e-9):.0f} had noise in one modality. {machine['cpu']};"
+        f" {loads(record)}."
     )
+
+
+def loads(record: Record) -> str:
+    found = [run["environment"]["load_1m"] for one in record["sets"].values() for run in one["measured"]]
+    return f"load of the machine after measuring {min(found):.1f} to {max(found):.1f}, the run itself counted in"
 
 
 def changes(one: Record) -> dict[str, list[float]]:

@@ -48,6 +48,7 @@ def test_at_most_one_modality_of_a_row_is_corrupted() -> None:
 def run(quality: float, cost: float, ratio: float) -> dict[str, Any]:
     return {
         "cost": cost / 100,
+        "environment": {"load_1m": 1.25},
         "control": {"quality": 0.9, "p50_s": 1e-3},
         "adaptive": {
             "quality": quality,
@@ -93,6 +94,7 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | no |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
     assert "no classes" in page
+    assert "load of the machine after measuring 1.2 to 1.2" in page
     assert "No set has been measured yet." in adaptive_page.page({"sets": {}})
     adaptive_page.plot(record, tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000

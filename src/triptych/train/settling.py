@@ -3,7 +3,7 @@
 While a network and its gate learn together, a step shows two choices of a row, by weights that still move.  Once the
 weights rest, many choices can be seen for the same rows.  Less the mean of its row, and in units of their mean size,
 the losses are what worths are fitted to, by least squares.  Whatever budget is set afterwards, choices are then ranked
-by what they were seen to change, and what changes nothing, such as reading noise, is worth nothing.
+by what they were seen to change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
     from triptych.train.allotment import Allotment
 
-CHOICES = 8  # seen of each row: more rows tell more than more choices
+CHOICES = 8  # seen of each row
 _STEPS, _ROWS, _LR, _DECAY = 600, 256, 3e-3, 1e-2
 _FARTHEST = 5.0  # units that a loss may lie off its row's mean: a few rows that went badly wrong say enough with that
 
@@ -45,7 +45,8 @@ class Seen:
 def settle(model: Multimodal, batches: Iterable[Batch], objective: Allotment, *, seed: int = 0) -> float:
     """Fit the worths of a network's gate; nothing else of it changes.  Returns the share of variance that they tell.
 
-    batches: with targets, changed as in training; objective: whose losses are compared
+    batches: with targets; the gate learns to tell apart what is in them, so noise must be among them to be told
+    objective: whose losses are compared
     Raises TrainingError without a gate or rows.
     """
     if model.gate is None:

@@ -2,9 +2,9 @@
 
 For batches and missing modalities there is a graph per modality before the gate (`<modality>.stem`), the gate itself,
 and a graph per modality behind it (`<modality>.blocks`) that takes however many tokens it is given.  For one row with
-everything there is 'fused': the same parts joined in one file, where each modality's blocks are the branch of an `If`
-that takes as many of its tokens as the gate says.  One call of the runtime then answers, and a call costs more than
-the branch.  Weights stay outside the branches, where all graphs of a bundle share them.
+everything there is 'fused': the same parts joined in one file, where each modality's blocks stand once per number of
+tokens that the gate may choose, as branches of an `If`.  One call of the runtime then answers, and a call costs more
+than the branch.  Weights stay outside the branches, where all graphs of a bundle share them.
 """
 
 from __future__ import annotations

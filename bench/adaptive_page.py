@@ -29,7 +29,7 @@ one prediction of the exported bundle, one thread, in turns with the control's. 
 seeds; with one seed, that of the drop is over the test rows, paired."""
 ABOUT_RULE = """Asked of a set: at least 50 % less compute and 35 % lower latency, with a mean quality at most 0.5
 points below the control's."""
-ABOUT_CONTROLS = """*Fixed* gives every modality the same share of its tokens, at about adaptive's compute.
+ABOUT_CONTROLS = """*Fixed* gives every modality the same share of its tokens, at no more compute than adaptive.
 *Random* deals adaptive's choices out to the rows by chance, and was trained so. *Cascade* runs the cheapest modality
 and stops when its exit is sure, at no more compute on validation; it needs classes. Quality, then share of the
 control's compute."""

@@ -2,9 +2,10 @@
 
     python bench/adaptive.py                               # six sets, three seeds; tells how long that will take
     python bench/adaptive.py icu mosi --seeds 1            # some of them
-    python bench/adaptive.py --stages record               # write docs again from what is there
+    python bench/adaptive.py --stages measure,record       # time what is trained, when the machine is quiet, and write
 
-Per set and seed, every step in its own file under out/SET/SEED, so that a run that was cut off goes on:
+Per set and seed, every step in its own file under out/SET/SEED, so that a run that was cut off goes on; the sets may
+differ in `--budget` and the seconds, each keeps to its own:
 
     dense      the network without a gate, with exits, trained `--dense-seconds`; it teaches all that follow
     control    the same, trained on for `--seconds` more
@@ -61,7 +62,8 @@ from triptych.train.settling import settle
 
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
-STAGES = ("run", "record")
+STAGES = ("train", "measure", "record")
+OPTIONS = ("network", "budget", "dense_seconds", "token_dropout", "seconds", "lr", "corrupt")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs what it multiplies, not what it calls
     "dim": 96,
@@ -189,7 +191,7 @@ class Cell:
                 break
         return self.train(start, self.args.seconds, self.objective(dense, 1.0))
 
-    def run(self) -> None:
+    def train_all(self) -> None:
         data, args = self.data, self.args
         dense = self.model("dense", self.dense)
         control = self.model("control", lambda: self.train(dense, args.seconds))
@@ -201,7 +203,9 @@ class Cell:
         self.record("random", lambda: random_run(self, dense, adaptive))
         self.record("cascade", lambda: cascade(dense, data, told["cost"]))
         self.record("noise", lambda: self.noise(control, adaptive))
-        self.record("measured", lambda: self.measured(adaptive))
+
+    def measure(self) -> None:
+        self.record("measured", self.measured)
 
     def noise(self, control: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
         """By modality and strength: the share of its tokens that is read, and the quality with and without a gate."""
@@ -229,11 +233,10 @@ class Cell:
             "control": quality(control(batch).double().numpy(), targets, schema),
         }
 
-    def measured(self, adaptive: Multimodal) -> dict[str, Any]:
-        plain = load_model(self.folder / "control")
+    def measured(self) -> dict[str, Any]:
         folders = {
-            name: export(model, self.folder / "bundles" / name, self.data)
-            for name, model in {"control": plain, "adaptive": adaptive}.items()
+            name: export(load_model(self.folder / name), self.folder / "bundles" / name, self.data)
+            for name in ("control", "adaptive")
         }
         found = measure(folders, self.data, threads=1, repeat=self.args.repeat, parts=False)
         keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval")
@@ -271,18 +274,19 @@ def main() -> None:
         parser.error(f"unknown {sorted(unknown)}; sets are {SETS}, stages {STAGES}")
     torch.set_num_threads(args.threads)
     start = time.monotonic()
-    if "run" in stages:
-        options = {
-            key: getattr(args, key)
-            for key in ("network", "budget", "dense_seconds", "token_dropout", "seconds", "lr", "corrupt")
-        }
-        same_options(args.out / "options.json", options)
-        cells = [(name, seed) for seed in range(args.seeds) for name in sets]
-        left = [cell for cell in cells if not (args.out / cell[0] / str(cell[1]) / "measured.json").exists()]
+    cells = [(name, seed) for seed in range(args.seeds) for name in sets]
+    if "train" in stages:
+        for name in sets:
+            same_options(args.out / name / "options.json", {key: getattr(args, key) for key in OPTIONS})
+        left = [cell for cell in cells if not (args.out / cell[0] / str(cell[1]) / "noise.json").exists()]
         each = args.dense_seconds + TRAININGS * args.seconds + OVERHEAD_S
-        say(f"{len(left)} of {len(cells)} cells to do, about {len(left) * each / 60:.0f} minutes")
+        say(f"{len(left)} of {len(cells)} cells to train, about {len(left) * each / 60:.0f} minutes")
         for name, seed in left:
-            Cell(loaded(name), seed, args).run()
+            Cell(loaded(name), seed, args).train_all()
+    if "measure" in stages:
+        for name, seed in cells:
+            if (args.out / name / str(seed) / "noise.json").exists():
+                Cell(loaded(name), seed, args).measure()
     if "record" in stages:
         write_json(args.docs / "results" / "adaptive.json", gather(args.out, args.seeds))
         adaptive_page.write_page(args.docs)
@@ -299,13 +303,9 @@ def gather(out: Path, seeds: int) -> dict[str, Any]:
         if done:
             sets[name] = {step: [json.loads((f / f"{step}.json").read_text()) for f in done] for step in steps}
             sets[name]["metric"] = loaded(name).schema.metric
-    options = json.loads((out / "options.json").read_text())
-    return {
-        "options": options,
-        "sizes": {name: sizes(name) for name in sets},
-        "environment": environment(threads=1),
-        "sets": sets,
-    }
+            sets[name]["options"] = json.loads((out / name / "options.json").read_text())
+            sets[name]["sizes"] = sizes(name)
+    return {"environment": environment(threads=1), "sets": sets}
 
 
 def same_options(path: Path, options: Mapping[str, Any]) -> None:

@@ -65,16 +65,31 @@ def page(record: Record) -> str:
 
 
 def protocol(record: Record) -> str:
-    options, machine = record["options"], record["environment"]
-    seeds = ", ".join(f"{name} {len(one['measured'])}" for name, one in record["sets"].items())
-    widths = ", ".join(f"{name} {own['dim']} × {own['depth']}" for name, own in record["sizes"].items())
-    return (
-        f"`{options['network']}`, width × depth {widths}, up to two hundred tokens per modality; seeds: {seeds}."
-        f" {options['dense_seconds']:g} s of training without a gate, then"
-        f" {options['seconds']:g} s each. Budget {share(options['budget'])} of the operations; in training one row in"
-        f" {1 / max(options['corrupt'], 1e-9):.0f} had noise in one modality. {machine['cpu']};"
-        f" {loads(record)}."
+    sets, machine = record["sets"], record["environment"]
+    networks = ", ".join(sorted({f"`{one['options']['network']}`" for one in sets.values()}))
+    about = f"{networks}, up to two hundred tokens per modality. {machine['cpu']}; {loads(record)}."
+    return f"{about}\n\n{budget_table(sets)}"
+
+
+def budget_table(sets: Record) -> str:
+    """What each set was given."""
+    rows = []
+    for name, one in sets.items():
+        options, sizes = one["options"], one["sizes"]
+        seconds = (f"{options[key]:g}" for key in ("dense_seconds", "seconds"))
+        size = f"{sizes['dim']} × {sizes['depth']}"
+        shares = (share(options[key]) for key in ("budget", "corrupt"))
+        rows.append((name, size, str(len(one["measured"])), *seconds, *shares))
+    head = (
+        "set",
+        "width × depth",
+        "seeds",
+        "training before (s)",
+        "each (s)",
+        "budget",
+        "rows with noise in one modality",
     )
+    return table(head, rows)
 
 
 def loads(record: Record) -> str:

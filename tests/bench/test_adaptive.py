@@ -63,7 +63,9 @@ def one(*runs: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
     told = {"quality": 0.8, "one_alone": 0.3, "shares": {"image": 0.5}, "skipped": {"image": 0.25}}
     ways = {way: [{**told, "cost": run["cost"]} for run in runs] for way in ("adaptive", "fixed", "random")}
     noise = [{"image": [{"strength": s, "share": share} for s, share in ((0.0, 0.5), (1.0, 0.1))]}]
-    return {"measured": list(runs), "metric": metric, "cascade": [None], "noise": noise, **ways}
+    options = {"network": "late_fusion", "dense_seconds": 60, "seconds": 30, "budget": 0.4, "corrupt": 0.25}
+    about = {"metric": metric, "options": options, "sizes": {"dim": 8, "depth": 1}}
+    return {"measured": list(runs), "cascade": [None], "noise": noise, **ways, **about}
 
 
 def test_a_set_meets_what_is_asked_by_its_means() -> None:
@@ -84,8 +86,6 @@ def test_shares_that_rise_do_not_fall() -> None:
 
 def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     record = {
-        "options": {"network": "late_fusion", "dense_seconds": 1, "seconds": 1, "budget": 0.4, "corrupt": 0.25},
-        "sizes": {"one": {"dim": 8, "depth": 1}, "two": {"dim": 8, "depth": 1}},
         "environment": {"cpu": "a processor"},
         "sets": {"one": one(run(0.9, 45, 0.6)), "two": one(run(0.8, 45, 0.6))},
     }
@@ -93,6 +93,7 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     assert "Met on 1 of 2 sets (one)" in page
     assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | no |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
+    assert "| two | 8 × 1 | 1 | 60 | 30 | 40.0 % | 25.0 % |" in page
     assert "no classes" in page
     assert "load of the machine after measuring 1.2 to 1.2" in page
     assert "No set has been measured yet." in adaptive_page.page({"sets": {}})

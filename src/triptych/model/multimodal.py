@@ -152,10 +152,11 @@ class Multimodal(nn.Module):
     def encode_kept(self, looks: Mapping[str, Look], keep: Tensor) -> dict[str, Tokens]:
         """Go on with some tokens of each modality.  keep: (batch, modalities) int64, as the gate's `choose` gives"""
         names = tuple(self.encoders)
-        return {
-            name: self.go_on(name, keep_counts(look.tokens, look.score, keep[:, names.index(name)]))
-            for name, look in looks.items()
-        }
+        return {name: self.encode_some(name, look, keep[:, names.index(name)]) for name, look in looks.items()}
+
+    def encode_some(self, name: str, look: Look, keep: Tensor) -> Tokens:
+        """Go on with some tokens of one modality.  keep: (batch,) int64, how many of each row's"""
+        return self.go_on(name, keep_counts(look.tokens, look.score, keep))
 
     def look_all(self, batch: Batch) -> dict[str, Look]:
         """What the gate sees of the modalities that are there.  Raises UnknownModality."""

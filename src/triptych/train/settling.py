@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
     from triptych.train.allotment import Allotment
 
-CHOICES = 8  # seen of each row
+CHOICES = 64  # seen of each row
 _STEPS, _ROWS, _LR, _DECAY = 600, 256, 3e-3, 1e-2
 _FARTHEST = 5.0  # units that a loss may lie off its row's mean: a few rows that went badly wrong say enough with that
 
@@ -63,7 +63,10 @@ def settle(model: Multimodal, batches: Iterable[Batch], objective: Allotment, *,
 
 @torch.no_grad()
 def see(model: Multimodal, batch: Batch, objective: Allotment, generator: Generator) -> Seen:
-    """Run up to `CHOICES` choices, the same for all rows of a batch, so that none is padded for another."""
+    """Run up to `CHOICES` choices, the same for all rows of a batch, so that none is padded for another.
+
+    A modality's blocks run once for each number of its tokens; only what decides runs for every choice.
+    """
     gate = model.gate
     if gate is None:
         raise TrainingError("this network has no gate to settle")
@@ -72,13 +75,18 @@ def see(model: Multimodal, batch: Batch, objective: Allotment, generator: Genera
     summaries = gate.summaries(looks)
     allowed = gate.scores(summaries) > OVER_CAP / 2
     some = torch.nonzero(gate.keep.sum(dim=1) > 0).squeeze(1)
-    order = torch.randperm(len(some), generator=generator)[:CHOICES].to(some.device)
-    choice, losses = some[order].expand(len(batch), -1), []
-    for number in some[order].tolist():
-        output = model.decide(model.encode_kept(looks, gate.keep[number].expand(len(batch), -1)))
+    chosen = some[torch.randperm(len(some), generator=generator)[:CHOICES].to(some.device)]
+    counts, losses = {n: gate.keep[chosen, gate.names.index(n)] for n in looks}, []
+    encoded = {
+        (name, count.item()): model.encode_some(name, look, count.expand(len(batch)))
+        for name, look in looks.items()
+        for count in torch.unique(counts[name])
+    }
+    for place, number in enumerate(chosen.tolist()):
+        output = model.decide({name: encoded[name, counts[name][place].item()] for name in looks})
         loss = objective.by_row(model.schema, output, batch, answers)
         losses.append(loss.masked_fill(~allowed[:, number], torch.nan))
-    return Seen(summaries, choice, torch.stack(losses, dim=1))
+    return Seen(summaries, chosen.expand(len(batch), -1), torch.stack(losses, dim=1))
 
 
 def _fit(gate: Gate, seen: Seen, generator: Generator) -> float:

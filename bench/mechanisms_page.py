@@ -76,6 +76,12 @@ def stage_effect(name: str, results: Results) -> str | None:
     return s3_page.added(record, name) if record and record["sets"] else None
 
 
+def way_effect(name: str, results: Results) -> str | None:
+    """What is lost as routes are left out this way."""
+    record = results.get("s3")
+    return s3_page.left_out(record, name) if record and record["sets"] else None
+
+
 def adapter_effect(name: str, results: Results) -> str | None:
     """An adapter's quality and trained share against training everything, and against the head alone."""
     record = results.get("adapters", {})
@@ -211,7 +217,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "FILLS": Family("Fills: what stands for a missing modality", "triptych.model.missing", fill_effect),
     "BALANCES": Family("Balances: no modality silences the others", "triptych.train.balance", balance_effect),
-    "WAYS": Family("Routes of experts that are left out", "triptych.model.experts.sparsify"),
+    "WAYS": Family("Routes of experts that are left out", "triptych.model.experts.sparsify", way_effect),
     "STAGES": Family("S3: from specialised experts to few routes", "triptych.train.s3", stage_effect),
     "CODES": Family("Codes: vectors as words of a codebook", "triptych.model.codes", codes_effect),
     "CONTRASTS": Family("Contrastive alignment: the loss of pairs", "triptych.train.contrastive"),

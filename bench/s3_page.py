@@ -142,6 +142,25 @@ def added(record: Record, verb: str) -> str:
     return f"{signed(statistics.mean(gains))} points on average, better in {up} of {len(gains)} runs"
 
 
+def left_out(record: Record, way: str) -> str | None:
+    """What leaving half of the routes out this way changes, in points over all sets and mixtures, in words.
+
+    A fixed score has no such half and is told at the automatic p.
+    """
+    found = {"batch": lambda run: run["curve"]["0.5"], "random": lambda run: run["random"]["0.5"]}
+    found["score"] = lambda run: run["fixed"]
+    if way not in found:
+        return None
+    gains = [
+        100 * sign(one) * (found[way](run) - run["curve"]["1"])
+        for _, one in sets(record)
+        for runs in mixtures(one).values()
+        for run in runs
+    ]
+    at = "with automatic p" if way == "score" else "with half of the routes"
+    return f"{signed(statistics.mean(gains))} points on average {at}, against all of them"
+
+
 def best_control(one: Record) -> str:
     """The control of the best mean."""
     names = [name for name in one["runs"] if not name.startswith("s3-")]

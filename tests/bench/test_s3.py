@@ -93,3 +93,11 @@ def test_what_a_stage_adds_in_words() -> None:
     assert s3_page.added(made(), "specialise") == "+20.000 points on average, better in 6 of 6 runs"
     assert s3_page.added(made(), "select") == "+10.500 points on average, better in 6 of 6 runs"
     assert s3_page.added(made(), "sparsify") == "+10.000 points on average, better in 3 of 6 runs"
+
+
+def test_what_leaving_routes_out_changes_in_words() -> None:
+    record = made()
+    batch, random = (s3_page.left_out(record, way) for way in ("batch", "random"))
+    assert batch == "+5.000 points on average with half of the routes, against all of them"
+    assert random == "−5.000 points on average with half of the routes, against all of them"
+    assert s3_page.left_out(record, "row") is None

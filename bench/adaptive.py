@@ -92,7 +92,7 @@ TRAIN: Mapping[str, Any] = {
     "precision": "float32",
 }
 TOGETHER, SETTLING = 0.4, 0.25  # of an adaptive network's seconds; in the rest it lives with its settled gate
-SETTLING_CORRUPT = 0.6  # of the rows that it settles on
+SETTLING_CORRUPT, SETTLING_WHOLE = 0.6, 0.2  # of the rows that it settles on; of those, noise alone
 TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
 
 
@@ -155,7 +155,11 @@ class Cell:
 
     def settling(self, seconds: float) -> Iterator[Batch]:
         """Training rows for as long, more of them corrupted than in training: each strength must be seen."""
-        split, end, corrupt = self.data.train, time.monotonic() + seconds, Corrupt(self.data.schema, SETTLING_CORRUPT)
+        split, end, corrupt = (
+            self.data.train,
+            time.monotonic() + seconds,
+            Corrupt(self.data.schema, SETTLING_CORRUPT, SETTLING_WHOLE),
+        )
         generator = torch.Generator().manual_seed(self.seed)
         for epoch in itertools.count():
             for batch in batches(split, batch_size=64, seed=self.seed, epoch=epoch):

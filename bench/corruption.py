@@ -35,17 +35,21 @@ def corrupted(modality: Modality, raw: Tensor, strength: Tensor, generator: Gene
 @final
 @dataclass(frozen=True)
 class Corrupt:
-    """With this probability noise gets into one modality of a row, of a strength drawn evenly."""
+    """With this probability noise gets into one modality of a row, of a strength drawn evenly.
+
+    whole: share of those rows in which noise leaves nothing of the modality
+    """
 
     schema: Schema
     probability: float
+    whole: float = 0.0
 
     def __call__(self, batch: Batch, generator: Generator) -> Batch:
         names = [name for name in self.schema.names if name in batch.inputs]
         rows = len(batch)
         which = torch.randint(0, len(names), (rows,), generator=generator)
         hit = torch.rand(rows, generator=generator) < self.probability
-        strength = torch.rand(rows, generator=generator)
+        strength = (torch.rand(rows, generator=generator) / max(1 - self.whole, 1e-9)).clamp(max=1.0)
         inputs = {
             name: corrupted(self.schema[name], batch.inputs[name], strength * (hit & (which == place)), generator)
             for place, name in enumerate(names)

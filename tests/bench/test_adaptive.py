@@ -1,6 +1,7 @@
 """The page on adaptive allotment: its rules by hand, and noise that does what it says."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def test_at_most_one_modality_of_a_row_is_corrupted() -> None:
     )
     assert changed.sum(dim=0).max() == 1
     assert changed.any(dim=0).float().mean() > 0.8
+
+
+def test_noise_may_leave_nothing_of_a_modality() -> None:
+    batch, schema = tiny.batch(16), tiny.schema()
+    name = next(m.name for m in schema.modalities if m.kind == "image")
+    black = replace(batch, inputs={**batch.inputs, name: torch.zeros_like(batch.inputs[name])})
+    whole, some = (
+        [Corrupt(schema, 1.0, share)(b, torch.Generator().manual_seed(0)).inputs[name] for b in (batch, black)]
+        for share in (1.0, 0.0)
+    )
+    hit = (whole[1] > 0).flatten(1).any(dim=1)
+    assert whole[0][hit].equal(whole[1][hit])
+    assert not some[0][hit].equal(some[1][hit])
 
 
 def run(quality: float, cost: float, ratio: float) -> dict[str, Any]:

@@ -117,3 +117,8 @@ def test_a_row_may_name_two_figures_of_any_result() -> None:
     assert mechanisms_page.effect(row, family, {"codes": {"a": {"b": 12.0, "c": 9.5}}}) == "noise: 12 dB against 9.5"
     assert mechanisms_page.effect(row, family, {}) == mechanisms_page.NOT_MEASURED
     assert mechanisms_page.effect({"member": "STEMS.image"}, family, {}) == mechanisms_page.NOT_MEASURED
+    told = {"member": "STEMS.image", "unmeasured": "no data"}
+    assert mechanisms_page.effect(told, family, {}) == "no data"
+    assert (
+        mechanisms_page.effect({**told, "effect": asked}, family, {"codes": {"a": {"b": 12.0, "c": 9.5}}}) != "no data"
+    )

@@ -26,6 +26,7 @@ import dataclasses
 import itertools
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,7 @@ from triptych.model.cost import fit_price_
 from triptych.schema import Modality
 from triptych.system.bundle.export import export
 from triptych.system.bundle.gated import gate_of
+from triptych.system.runtime import Bundle
 from triptych.tokens import Batch
 from triptych.train import TrainConfig, fit
 from triptych.train.allotment import Allotment
@@ -93,6 +95,7 @@ TRAIN: Mapping[str, Any] = {
 }
 TOGETHER, SETTLING = 0.4, 0.25  # of an adaptive network's seconds; in the rest it lives with its settled gate
 SETTLING_CORRUPT, SETTLING_WHOLE = 0.6, 0.2  # of the rows that it settles on; of those, noise alone
+ROWS_AT_ONCE = 32
 TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
 
 
@@ -245,9 +248,25 @@ class Cell:
             for name in ("control", "adaptive")
         }
         found = measure(folders, self.data, threads=1, repeat=self.args.repeat, parts=False)
+        batch_s = in_batches(folders, self.data)
         keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval")
         record: dict[str, Any] = {n: {key: getattr(report, key) for key in keys} for n, report in found.items()}
+        for name, seconds in batch_s.items():
+            record[name] |= {"batch_s": seconds, "batch_ratio": seconds / batch_s["control"]}
         return {**record, "commit": commit(Path(triptych.__file__)), "environment": environment(threads=1)}
+
+
+def in_batches(folders: Mapping[str, Path], data: Dataset) -> dict[str, float]:
+    """Median seconds of a prediction of `ROWS_AT_ONCE` rows, one thread, the bundles in turns."""
+    bundles = {name: Bundle.load(folder, threads=1) for name, folder in folders.items()}
+    found: dict[str, list[float]] = {name: [] for name in bundles}
+    for batch, _ in zip(batches(data.test, batch_size=ROWS_AT_ONCE, seed=0, shuffle=True), range(20), strict=False):
+        inputs = {name: value.numpy() for name, value in batch.inputs.items()}
+        for name, bundle in [*bundles.items()] * 3:
+            start = time.perf_counter()
+            bundle.run(inputs)
+            found[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def say(text: str) -> None:

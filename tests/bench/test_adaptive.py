@@ -68,6 +68,7 @@ def run(quality: float, cost: float, ratio: float) -> dict[str, Any]:
             "quality": quality,
             "p50_ratio": ratio,
             "p50_s": ratio * 1e-3,
+            "batch_ratio": 0.75,
             "drop_interval": [0.08, 0.12],
         },
     }
@@ -105,7 +106,7 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     }
     page = adaptive_page.page(record)
     assert "Met on 1 of 2 sets (one)" in page
-    assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | no |" in page
+    assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | 75.0 | no |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
     assert "| two | 8 × 1 | 1 | 60 | 30 | 40.0 % | 25.0 % |" in page
     assert "no classes" in page

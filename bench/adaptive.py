@@ -158,11 +158,8 @@ class Cell:
 
     def settling(self, seconds: float) -> Iterator[Batch]:
         """Training rows for as long, more of them corrupted than in training: each strength must be seen."""
-        split, end, corrupt = (
-            self.data.train,
-            time.monotonic() + seconds,
-            Corrupt(self.data.schema, SETTLING_CORRUPT, SETTLING_WHOLE),
-        )
+        corrupt = Corrupt(self.data.schema, SETTLING_CORRUPT, SETTLING_WHOLE)
+        split, end = self.data.train, time.monotonic() + seconds
         generator = torch.Generator().manual_seed(self.seed)
         for epoch in itertools.count():
             for batch in batches(split, batch_size=64, seed=self.seed, epoch=epoch):

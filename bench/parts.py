@@ -1,6 +1,6 @@
 """Stems, channel blocks and connectors, one at a time: quality, parameters and latency against their control.
 
-    python bench/parts.py                                # every trial, three seeds; about an hour, by estimate
+    python bench/parts.py                                # every trial, three seeds; 40 minutes with --rows 4800
     python bench/parts.py STEMS CONNECTORS --seeds 1     # some families
     python bench/parts.py --stages record                # write docs again from what is there
 

@@ -147,8 +147,11 @@ def left_out(record: Record, way: str) -> str | None:
 
     A fixed score has no such half and is told at the automatic p.
     """
-    found = {"batch": lambda run: run["curve"]["0.5"], "random": lambda run: run["random"]["0.5"]}
-    found["score"] = lambda run: run["fixed"]
+    found = {
+        "batch": lambda run: run["curve"]["0.5"],
+        "random": lambda run: run["random"]["0.5"],
+        "score": lambda run: run["fixed"],
+    }
     if way not in found:
         return None
     gains = [

@@ -155,3 +155,16 @@ def test_a_gate_settles_where_rows_lack_modalities() -> None:
         settle(network(None), [batch], objective)
     with pytest.raises(TrainingError, match="there are none"):
         settle(model, [], objective)
+
+
+def test_what_is_seen_of_a_choice_is_what_it_costs_alone() -> None:
+    model, objective, batch = network(GateConfig(shares=(0.0, 0.5, 1.0), hidden=4)), Allotment(0.7), rows(0)
+    seen = see(model, batch, objective, torch.Generator().manual_seed(0))
+    assert sorted(seen.choice[0].tolist()) == [n for n, keep in enumerate(model.gate.keep) if keep.sum() > 0]
+    with torch.no_grad():
+        for place, number in enumerate(seen.choice[0].tolist()):
+            keep = model.gate.keep[number].expand(len(batch), -1)
+            output = model.decide(model.encode_kept(model.look_all(batch), keep))
+            alone = objective.by_row(model.schema, output, batch, None)
+            torch.testing.assert_close(seen.loss[:, place], alone)
+    assert seen.loss.std(dim=1).min() > 0

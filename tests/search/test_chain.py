@@ -15,7 +15,8 @@ from triptych.data.dataset import Dataset
 from triptych.errors import BudgetError, DataError
 from triptych.model.build import build
 from triptych.search.budget import Budget
-from triptych.search.chain import MOST_TEACHERS, _Chain, fit_to_budget
+from triptych.search.chain import ENDINGS, MOST_TEACHERS, _Chain, fit_to_budget
+from triptych.search.probe import Probe
 from triptych.search.search import search
 from triptych.search.training_recipe import TrainingRecipe
 from triptych.system.runtime import Bundle
@@ -49,7 +50,22 @@ def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Datase
     assert (tmp_path / "report.html").stat().st_size > 10_000
     run = json.loads((tmp_path / "run.json").read_text())
     assert next(step["name"] for step in run["steps"]) == "reference"
-    assert run["rejected"], "an ending that gains nothing is reported as rejected"
+    told = [step["name"] for step in (*run["steps"], *run["rejected"])]
+    assert {type(ending).__name__ for ending in ENDINGS} <= set(told), "every ending is either a step or rejected"
+    assert all(step["reason"] for step in run["rejected"])
+
+
+def test_an_ending_that_gains_nothing_is_rejected_with_the_reason(tiny_data: Dataset, tmp_path: Path) -> None:
+    chain = _Chain(tiny_data, Budget(), tmp_path, 1.0, 0, 1, lambda _: None, resume=False)
+    student = build("late_fusion", tiny_data.schema, dim=16, depth=1).eval()
+
+    def same(_: object) -> Probe:
+        return Probe(p50_s=1e-3, size_bytes=1000)
+
+    assert chain._finish(student, student, same) is student
+    assert [step["name"] for step in chain.rejected] == [type(ending).__name__ for ending in ENDINGS]
+    assert all(step["reason"].startswith("neither smaller nor faster") for step in chain.rejected)
+    assert chain.steps == []
 
 
 def test_time_that_the_reference_leaves_trains_more_teachers(tiny_data: Dataset, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from triptych.model.multimodal import Multimodal
 from triptych.model.store import load_model, save_model
 from triptych.report import RunRecord, answers, examples, write_report
 from triptych.search.budget import Budget
-from triptych.search.probe import Prober
+from triptych.search.probe import Probe, Prober
 from triptych.search.recipes import reference_recipe
 from triptych.search.search import SearchResult, Tried, search
 from triptych.search.training_recipe import TrainingRecipe, read_training_recipe
@@ -199,7 +199,7 @@ class _Chain:
         self.say(f"student: validation {self.steps[-1]['quality']:.4f}")
         return taught
 
-    def _finish(self, student: Multimodal, reference: Multimodal, prober: Prober) -> Multimodal:
+    def _finish(self, student: Multimodal, reference: Multimodal, prober: Callable[[Multimodal], Probe]) -> Multimodal:
         """Try each ending; keep it where it is smaller or faster in measurement and costs no quality to speak of."""
         context = Context(reference, self.data, self.seed)
         best, cost = student, prober(student)

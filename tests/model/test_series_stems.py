@@ -14,7 +14,7 @@ from torch import Tensor
 from triptych.errors import ModelError
 from triptych.model.build import build
 from triptych.model.config import EncoderConfig, StemConfig
-from triptych.model.stems.convolved import ConvolvedStem
+from triptych.model.stems.convolved import ConvolvedStem, prime_factors
 from triptych.model.stems.norms import NormsStem
 from triptych.model.stems.statistics import RIDGE, statistics
 from triptych.schema import Modality, Schema
@@ -80,35 +80,47 @@ def test_a_length_does_not_depend_on_how_a_sensor_is_turned() -> None:
 
 
 @torch.no_grad()
-def test_a_convolved_token_sees_two_steps_beyond_its_run_and_no_more() -> None:
-    series = Modality("m", "series", frames=32, channels=2, center=(0.0,) * 2, scale=(1.0,) * 2)
-    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=8, hidden=6)), "float32")
-    assert (stem.tokens, stem.steps, stem.step) == (4, 4, 2)
-    raw = torch.randn(1, 32, 2, generator=torch.Generator().manual_seed(0))
+def test_a_convolved_token_sees_what_its_convolutions_reach_and_no_more() -> None:
+    series = Modality("m", "series", frames=96, channels=2, center=(0.0,) * 2, scale=(1.0,) * 2)
+    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=8, hidden=6)), "float32").eval()
+    assert (stem.tokens, len(stem.layers)) == (12, 3)
+    raw = torch.randn(1, 96, 2, generator=torch.Generator().manual_seed(0))
     seen = []
-    for frame in range(32):
+    for frame in range(96):
         other = raw.clone()
         other[0, frame] += 1.0
-        if not torch.equal(stem(raw).x[0, 2], stem(other).x[0, 2]):
+        if not torch.equal(stem(raw).x[0, 5], stem(other).x[0, 5]):
             seen.append(frame)
-    assert seen == list(range(16 - 4, 24 + 4))
+    beyond = 4 + 2 * 2 + 4 * 2  # reach of each convolution times the steps between its inputs
+    assert seen == list(range(40 - beyond, 48 + beyond))
 
 
 @torch.no_grad()
 def test_convolved_tokens_move_with_what_they_see() -> None:
-    series = Modality("m", "series", frames=32, channels=3, center=(0.0,) * 3, scale=(1.0,) * 3)
-    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=4, hidden=6)), "float32")
+    series = Modality("m", "series", frames=96, channels=3, center=(0.0,) * 3, scale=(1.0,) * 3)
+    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=4, hidden=6)), "float32").eval()
     stem.position.weight.zero_()
-    raw = torch.zeros(1, 32, 3)
-    raw[0, 12:16] = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    raw = torch.zeros(1, 96, 3)
+    raw[0, 36:40] = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     later = raw.roll(4, dims=1)
-    assert torch.allclose(stem(raw).x[0, 1:6], stem(later).x[0, 2:7], atol=1e-6)
+    assert torch.allclose(stem(raw).x[0, 4:16], stem(later).x[0, 5:17], atol=1e-6)
 
 
-def test_a_run_that_cannot_be_cut_in_four_is_cut_in_fewer() -> None:
-    steps = {}
-    for run in (1, 2, 6, 7, 10, 12):
+def test_a_run_has_a_convolution_per_prime_factor() -> None:
+    assert [prime_factors(run) for run in (1, 2, 7, 8, 12, 50)] == [(1,), (2,), (7,), (2, 2, 2), (2, 2, 3), (2, 5, 5)]
+    for run in (1, 7, 12):
         series = Modality("m", "series", frames=24, channels=1, center=(0.0,), scale=(1.0,))
-        stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=run, hidden=4)), "float32")
-        steps[run] = stem.steps
-    assert steps == {1: 1, 2: 2, 6: 3, 7: 1, 10: 2, 12: 4}
+        stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=run, hidden=5)), "float32")
+        assert stem(torch.zeros(2, 24, 1)).x.shape == (2, -(-24 // run), 4)
+
+
+@torch.no_grad()
+def test_a_batch_norm_learns_what_is_usual_and_then_answers_row_by_row() -> None:
+    series = Modality("m", "series", frames=24, channels=1, center=(0.0,), scale=(1.0,))
+    stem = ConvolvedStem(series, EncoderConfig(4, StemConfig(frames_per_token=4, hidden=5)), "float32")
+    raw = torch.randn(60, 24, 1, generator=torch.Generator().manual_seed(0))
+    for _ in range(200):
+        together = stem(raw).x
+    stem.eval()
+    assert torch.allclose(stem(raw).x, together, atol=0.05)
+    assert torch.allclose(stem(raw[:1]).x, stem(raw).x[:1], atol=1e-6)

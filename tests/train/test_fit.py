@@ -230,6 +230,14 @@ def test_averaging_by_hand() -> None:
     assert average.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 3)
 
 
+def test_averages_of_a_batch_norm_move_with_its_weights_and_counts_are_copied() -> None:
+    average, model = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
+    model.running_mean.fill_(4.0)
+    model.num_batches_tracked.fill_(7)
+    blend_(average, model, 0.75)
+    assert (average.running_mean.item(), average.num_batches_tracked.item()) == (1.0, 7)
+
+
 # ---- precision
 
 

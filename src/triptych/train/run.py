@@ -333,11 +333,11 @@ class Run:
 
 @torch.no_grad()
 def blend_(average: nn.Module, model: nn.Module, keep: float) -> None:
-    """Move `average` towards `model`: keep * average + (1 - keep) * model.  Buffers are copied."""
+    """Move `average` towards `model`: keep * average + (1 - keep) * model.  Buffers that count are copied."""
     for theirs, ours in zip(average.parameters(), model.parameters(), strict=True):
         theirs.lerp_(ours, 1 - keep)
     for copied, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        copied.copy_(buffer)
+        copied.lerp_(buffer, 1 - keep) if buffer.is_floating_point() else copied.copy_(buffer)
 
 
 def _epoch(rows: int, batch_size: int) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""Sensor series to tokens through two convolutions: a movement has a shape, wherever in time it lies."""
+"""Sensor series to tokens through convolutions: a movement has a shape, wherever in time it lies."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.model.config import EncoderConfig, Precision
-from triptych.model.dense import Dense
+from triptych.model.convolution import GridConv2d
 from triptych.model.stems.frames import FramesStem
 from triptych.model.stems.lengths import Lengths
 from triptych.schema import Modality
 from triptych.tokens import Tokens
 
-_STEPS = 4  # at most, of a token
+_REACH = 4  # steps that the first convolution sees before and after its own; later ones see two
 
 
 @final
 class ConvolvedStem(FramesStem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
-    A run is cut into up to four steps; each step, with its two neighbours, is read by a convolution, and once more by a
-    second; the steps of a run make its token.  Read beside the channels: where they are missing, and `Lengths` where
-    they come in threes.
+    A run of n frames becomes one token through as many convolutions as n has prime factors, the least first, each as
+    many steps apart as its factor says: three that halve the series for a run of eight.  Each is followed by a batch
+    norm (Ioffe and Szegedy 2015, "Batch Normalization"), which a runtime folds into it, and GELU, as in the fully
+    convolutional network of Wang et al. 2017, "Time Series Classification from Scratch with Deep Neural Networks".
+    The first has `hidden` outputs, the others as many as tokens are wide.
+    Read beside the channels: where they are missing, and `Lengths` where they come in threes.
     """
 
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)
-        self.step = next(n for n in range(1, self.run + 1) if self.run % n == 0 and self.run // n <= _STEPS)
-        self.steps = self.run // self.step
         self.lengths = None if modality.channels % 3 else Lengths(modality)
-        channels = 2 * modality.channels + (self.lengths.sensors if self.lengths else 0)
-        hidden = encoder.stem.hidden
-        self.fine = Dense(3 * self.step * channels, hidden, precision=precision)
-        self.coarse = Dense(3 * hidden, hidden, precision=precision)
-        self.norm = nn.LayerNorm(hidden)
-        self.project = Dense(self.steps * hidden, encoder.dim, precision=precision, bias=False)
+        width = 2 * modality.channels + (self.lengths.sensors if self.lengths else 0)
+        self.layers = nn.ModuleList()
+        strides = prime_factors(self.run)
+        for number, stride in enumerate(strides):
+            reach = 2 if number else _REACH
+            out = encoder.dim if number or len(strides) == 1 else encoder.stem.hidden
+            self.layers.append(_Convolution(width, out, stride, reach, precision))
+            width = out
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, frames, channels) float32"""
@@ -46,15 +49,35 @@ class ConvolvedStem(FramesStem):
         read = [x, missing.to(x.dtype)]
         if self.lengths:
             read.append(self.lengths(series))
-        steps = torch.unflatten(torch.cat(read, dim=-1), 1, (self.tokens * self.steps, self.step)).flatten(2)
-        steps = functional.gelu(self.fine(_with_neighbours(steps)))
-        steps = steps + functional.gelu(self.coarse(_with_neighbours(steps)))
-        tokens = torch.unflatten(self.norm(steps), 1, (self.tokens, self.steps)).flatten(2)
+        x = torch.cat(read, dim=-1).transpose(1, 2).unsqueeze(3)
+        for layer in self.layers:
+            x = layer(x)
+        tokens = x.squeeze(3).transpose(1, 2) + self.position.rows(self.tokens)
         mask = ~torch.unflatten(missing, 1, (self.tokens, self.run)).flatten(2).all(dim=2) if self.mask else None
-        return Tokens(self.project(tokens) + self.position.rows(self.tokens), mask)
+        return Tokens(tokens, mask)
 
 
-def _with_neighbours(x: Tensor) -> Tensor:
-    """(batch, steps, width) → (batch, steps, 3 · width), zeros beyond the ends"""
-    wide = functional.pad(x, (0, 0, 1, 1))
-    return torch.cat([wide[:, :-2], x, wide[:, 2:]], dim=2)
+class _Convolution(nn.Module):
+    """(batch, inputs, stride · steps, 1) → (batch, outputs, steps, 1)"""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, reach: int, precision: Precision) -> None:
+        super().__init__()
+        size = 2 * reach + stride
+        self.convolution = GridConv2d(
+            inputs, outputs, (size, 1), (stride, 1), (reach, 0), bias=False, precision=precision
+        )
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(self.norm(self.convolution(x)))
+
+
+def prime_factors(number: int) -> tuple[int, ...]:
+    """Of a positive number, the least first; (1,) for 1."""
+    factors, least = [], 2
+    while number > 1:
+        while number % least:
+            least += 1
+        factors.append(least)
+        number //= least
+    return tuple(factors) or (1,)

@@ -116,3 +116,11 @@ class Tokens:
         weight = self.weights()
         total = weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
         return (self.x * (weight / total).unsqueeze(-1)).sum(dim=1)
+
+    def most(self) -> Tensor:
+        """Largest value of each feature among the real tokens: (batch, dim); zero where no token is real."""
+        if self.mask is None:
+            return self.x.amax(dim=1)
+        real = self.mask.unsqueeze(-1)
+        largest = self.x.masked_fill(~real, torch.finfo(self.x.dtype).min).amax(dim=1)
+        return torch.where(real.any(dim=1), largest, 0.0)

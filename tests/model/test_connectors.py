@@ -62,6 +62,8 @@ def given_out(name: str, grid: tuple[int, ...]) -> int:
     if name in FOLDING:
         sides = grid or (count_of(grid),)
         return int(np.prod([-(-side // 2) for side in sides]))
+    if name == "concat_pool":
+        return 1
     return QUERIES if name in ("resampler", "q_former") else count_of(grid)
 
 
@@ -136,6 +138,18 @@ def test_squares_and_stretches_by_hand() -> None:
     assert stretches.x.squeeze(-1).tolist() == [[[0, 1, 2, 3], [4, 5, 0, 0]]]
     assert stretches.mean().flatten().tolist() == [1.5, 4.5]
     assert Folding((2, 3), 1)(places).mask is None
+
+
+@torch.no_grad()
+def test_concat_pooling_gives_means_and_largest_values_of_real_tokens() -> None:
+    connector = made("concat_pool")
+    real = torch.tensor([[True, False, True], [False, False, False]])
+    x = torch.tensor([[1.0, 9.0, -4.0], [5.0, 6.0, 7.0]]).unsqueeze(2).expand(-1, -1, INPUTS)
+    weight = torch.tensor([[3.0, 1.0, 1.0]] * 2)
+    pooled = torch.tensor([[-0.25, 1.0] * INPUTS, [0.0] * 2 * INPUTS])
+    out = connector(Tokens(x, real, weight))
+    assert torch.allclose(out.x[:, 0], connector.project(pooled), atol=1e-6)
+    assert out.real().tolist() == [[True], [False]]
 
 
 @torch.no_grad()

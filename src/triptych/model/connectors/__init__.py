@@ -2,6 +2,7 @@
 
 from triptych.errors import ModelError
 from triptych.model.config import EncoderConfig, Precision
+from triptych.model.connectors.concat_pool import ConcatPool
 from triptych.model.connectors.connector import Connector
 from triptych.model.connectors.deep_stack import DeepStack
 from triptych.model.connectors.linear import LinearConnector
@@ -12,6 +13,7 @@ from triptych.model.connectors.region_cross_attention import RegionCrossAttentio
 from triptych.model.connectors.resampler import Resampler
 
 CONNECTORS: dict[str, type[Connector]] = {
+    "concat_pool": ConcatPool,
     "deep_stack": DeepStack,
     "linear": LinearConnector,
     "mlp": MlpConnector,
@@ -50,6 +52,7 @@ def make_connector(encoder: EncoderConfig, grid: tuple[int, ...], *, precision: 
 
 __all__ = [
     "CONNECTORS",
+    "ConcatPool",
     "Connector",
     "DeepStack",
     "LinearConnector",

@@ -49,22 +49,22 @@ class ConvolvedStem(FramesStem):
         read = [x, missing.to(x.dtype)]
         if self.lengths:
             read.append(self.lengths(series))
-        x = torch.cat(read, dim=-1).transpose(1, 2).unsqueeze(3)
+        x = torch.cat(read, dim=-1).transpose(1, 2).unsqueeze(2)
         for layer in self.layers:
             x = layer(x)
-        tokens = x.squeeze(3).transpose(1, 2) + self.position.rows(self.tokens)
+        tokens = x.squeeze(2).transpose(1, 2) + self.position.rows(self.tokens)
         mask = ~torch.unflatten(missing, 1, (self.tokens, self.run)).flatten(2).all(dim=2) if self.mask else None
         return Tokens(tokens, mask)
 
 
 class _Convolution(nn.Module):
-    """(batch, inputs, stride · steps, 1) → (batch, outputs, steps, 1)"""
+    """(batch, inputs, 1, stride · steps) → (batch, outputs, 1, steps)"""
 
     def __init__(self, inputs: int, outputs: int, stride: int, reach: int, precision: Precision) -> None:
         super().__init__()
         size = 2 * reach + stride
         self.convolution = GridConv2d(
-            inputs, outputs, (size, 1), (stride, 1), (reach, 0), bias=False, precision=precision
+            inputs, outputs, (1, size), (1, stride), (0, reach), bias=False, precision=precision
         )
         self.norm = nn.BatchNorm2d(outputs)
 

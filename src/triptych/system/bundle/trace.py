@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +15,7 @@ import onnxscript.optimizer
 import torch
 from onnxscript import opset20 as op
 from torch import Tensor, nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from triptych.system.bundle.expert_nodes import expert_mlps_node
 
@@ -56,7 +59,7 @@ def trace(
     """
     open_axes = tuple(map(dict, axes))
     shapes = (open_axes,) if isinstance(stage, Several) else open_axes
-    with _quiet(), torch.no_grad():
+    with _quiet(), _known_translations(), torch.no_grad():
         program = torch.onnx.export(
             stage.eval(),
             tuple(args),
@@ -83,6 +86,29 @@ def trace(
     model.metadata_props.clear()
     content: bytes = ir.to_proto(model).SerializeToString()
     return content
+
+
+@functools.cache
+def _translations() -> ONNXRegistry:
+    return ONNXRegistry.from_torchlib(opset_version=OPSET)
+
+
+@contextmanager
+def _known_translations() -> Iterator[None]:
+    """The exporter gathers its translations of all operators anew for every graph, a fifth of its time; here once."""
+    known = _translations()
+
+    def again(opset_version: int) -> ONNXRegistry:  # noqa: ARG001  (always OPSET; a copy, for the exporter adds to it)
+        registry = copy.copy(known)
+        registry.functions = {operator: list(found) for operator, found in registry.functions.items()}
+        return registry
+
+    gather = vars(ONNXRegistry)["from_torchlib"]
+    ONNXRegistry.from_torchlib = staticmethod(again)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = gather  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -428,6 +428,6 @@ def test_the_exported_decision_equals_the_network_for_all_and_for_a_subset(name:
 @pytest.mark.parametrize("name", NEW)
 @torch.no_grad()
 def test_the_fused_export_equals_the_network(name: str) -> None:
-    model = network(name, "words", "facts", fusion_depth=1)
+    model = network(name, "words", "facts", depth=0, fusion_depth=1)
     alone = Batch({n: raw[2:] for n, raw in BATCH.only("words", "facts").inputs.items()})
     assert np.allclose(run(graphs.export_fused(model), alone.inputs), model(alone), atol=1e-4)

@@ -31,8 +31,17 @@ BRIEF = TrainConfig(epochs=1, batch_size=16, patience=None)
 START = {"route": "student", "dim": 16, "depth": 1, "mixer": "depthwise", "tokens": "coarse"}
 
 
+SHALLOW = """
+[build]
+dim = 64
+depth = 1
+head_hidden = 64
+"""  # a reference that is quick to export: half of these tests is spent on writing graphs
+
+
 @pytest.mark.slow
 def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(SHALLOW)
     line = fit_to_budget(
         tiny_data,
         Budget.parse("size=60%"),
@@ -40,6 +49,7 @@ def test_fit_leaves_a_smaller_bundle_that_answers_and_a_report(tiny_data: Datase
         minutes=0.5,
         train={"epochs": 2, "batch_size": 16},
         repeat=20,
+        recipe=tmp_path / "recipe.toml",
     )
     assert line.keys() >= KEYS
     assert json.loads(json.dumps(line)) == {k: list(v) if isinstance(v, tuple) else v for k, v in line.items()}
@@ -90,13 +100,13 @@ def test_a_dataset_without_validation_rows_is_refused(tiny_data: Dataset, tmp_pa
 
 
 def test_search_turns_down_what_breaks_a_limit_before_training_it(tiny_data: Dataset) -> None:
-    model = build("late_fusion", tiny_data.schema, dim=32, depth=1).eval()
+    model = build("late_fusion", tiny_data.schema, dim=32, depth=0).eval()
     with pytest.raises(BudgetError, match=r"size_bytes is .* over its limit"):
         search(model, Budget(size_bytes=10.0), tiny_data, trials=1, brief=BRIEF, starts=[START])
 
 
 def test_search_keeps_a_smaller_candidate_and_resumes(tiny_data: Dataset, tmp_path: Path) -> None:
-    model = build("late_fusion", tiny_data.schema, dim=64, depth=2).eval()
+    model = build("late_fusion", tiny_data.schema, dim=64, depth=1).eval()
     options: dict[str, Any] = {"trials": 1, "brief": BRIEF, "starts": [START], "folder": tmp_path}
     first = search(model, Budget(), tiny_data, **options)
     assert first.best.kept

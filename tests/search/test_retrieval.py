@@ -41,7 +41,9 @@ def test_every_start_of_a_search_can_be_built(route: str, tiny_pairs_data: Any) 
 @pytest.mark.slow
 def test_fit_leaves_a_bundle_that_embeds_and_a_report_of_what_is_found(tiny_pairs_data: Any, tmp_path: Path) -> None:
     budget, train = Budget.parse("size=60%,drop=100"), {"epochs": 2, "batch_size": 16}
-    line = fit_to_budget(tiny_pairs_data, budget, tmp_path, minutes=0.5, train=train, repeat=20)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[build]\ndim = 64\ndepth = 1\n")
+    line = fit_to_budget(tiny_pairs_data, budget, tmp_path, minutes=0.5, train=train, repeat=20, recipe=recipe)
     assert line["metric"] == "recall_at_1"
     assert 0 <= line["details"]["photo_to_title_recall_at_10"] <= 1
     assert line["size_bytes"] < 0.6 * line["size_bytes_reference"]

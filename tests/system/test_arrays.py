@@ -77,7 +77,7 @@ def test_the_schema_is_measured_on_train(data: Dataset) -> None:
 
 def test_a_bundle_of_integers_answers_like_the_network(data: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = build("late_fusion", data.schema, **{**tiny.SIZES, "depth": 1})
+    model = build("late_fusion", data.schema, **{**tiny.SIZES, "depth": 0})
     model = fit(model, data, TrainConfig(epochs=1, batch_size=8))
     lean = compress(model, [Int8()], data)
     bundle = Bundle.load(export(lean, tmp_path / "bundle", data))

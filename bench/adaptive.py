@@ -41,7 +41,7 @@ from corruption import Corrupt, corrupted
 from main_job import write_json
 
 import triptych
-from triptych.algorithm.tokens.adapt import gated
+from triptych.algorithm.tokens.adapt import gated, what_decides
 from triptych.data.dataset import Dataset
 from triptych.data.loader import batches
 from triptych.data.read import load_data
@@ -185,7 +185,7 @@ class Cell:
         settle(model, self.settling(SETTLING * seconds), objective, seed=self.seed)
         fit_price_(model, self.priced(), budget)
         left = (1 - TOGETHER - SETTLING) * seconds
-        model = self.train(model, left, objective.lesson, freeze=["gate"], lr=self.args.lr / 2)
+        model = self.train(model, left, objective.lesson, freeze=list(what_decides(model)), lr=self.args.lr / 2)
         fit_price_(model, self.priced(), budget)
         return model
 

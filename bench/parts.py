@@ -57,7 +57,17 @@ class Trial:
 
 
 CHANNELS = ("mlp", "gated_mlp", "kan", "elastic_mlp", "low_rank_experts", "experts")
-CONNECTORS = (NONE, "linear", "mlp", "concat_pool", "pixel_shuffle", "resampler", "q_former", "region_cross_attention", "deep_stack")
+CONNECTORS = (
+    NONE,
+    "linear",
+    "mlp",
+    "concat_pool",
+    "pixel_shuffle",
+    "resampler",
+    "q_former",
+    "region_cross_attention",
+    "deep_stack",
+)
 TRIALS = (
     Trial("STEMS", "sisfall", ("series",), "form", ("series", "norms", "convolved", "statistics", "summary")),
     Trial("STEMS", "icu", ("series",), "form", ("series", "convolved", "statistics", "summary")),

@@ -92,6 +92,7 @@ def see(model: Multimodal, batch: Batch, objective: Allotment, generator: Genera
 def _fit(gate: Gate, seen: Seen, generator: Generator) -> float:
     target, counts = -_less_mean(seen.loss), ~seen.loss.isnan()
     target = (target / target[counts].abs().mean().clamp(min=1e-6)).clamp(-_FARTHEST, _FARTHEST)
+    gate.adjust_(seen.summaries)
     optimizer = torch.optim.AdamW(gate.parameters(), lr=_LR, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     with torch.enable_grad():

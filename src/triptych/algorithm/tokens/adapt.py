@@ -90,7 +90,7 @@ class AdaptTokens(Train):
             known = load(data.train, model.schema, batch_size=config.batch_size, seed=context.seed, shuffle=True)
             settle(result, islice(known, _SETTLED), objective, seed=context.seed)
             fit_price_(result, rows, self.budget)
-            alone = dataclasses.replace(alone, freeze=(*alone.freeze, "gate"))
+            alone = dataclasses.replace(alone, freeze=(*alone.freeze, *what_decides(result)))
             result = fit(result, data, alone, objective=objective.lesson, progress=context.progress)
             fit_price_(result, rows, self.budget)
         except ModelError as error:
@@ -113,6 +113,11 @@ def _part(config: TrainConfig, share: float) -> TrainConfig:
     """A share of the same training."""
     seconds = None if config.max_seconds is None else share * config.max_seconds
     return dataclasses.replace(config, epochs=max(1, round(share * config.epochs)), max_seconds=seconds)
+
+
+def what_decides(model: Multimodal) -> tuple[str, ...]:
+    """Prefixes of the gate and of what it reads; as long as these rest, every row keeps its choice."""
+    return ("gate", *(f"encoders.{name}.stem" for name in model.encoders))
 
 
 def gated(model: Multimodal, gate: GateConfig) -> Multimodal:

@@ -18,11 +18,12 @@ from torch.nn import functional
 from triptych.model.config import GateConfig
 from triptych.model.dense import Dense
 from triptych.model.gates.gate import Gate, Look, here
+from triptych.model.standardise import Standardise
 from triptych.select import spread
 from triptych.tokens import Tokens
 
 _TIE = 1e-4  # of scores: small against what is learnt, and an even spread before anything is
-_PACE, _LEAST = 0.05, 1e-5
+_LEAST = 1e-6  # variance: summaries differ by hundredths
 _FAR = 5.0  # standard deviations; what never varied while training may be a thousand away when a modality is missing
 
 
@@ -33,8 +34,6 @@ class AdaptiveGate(Gate):
     dims, tokens: width and number of each modality's stem tokens
     """
 
-    mean: Tensor
-    variance: Tensor
     member: Tensor
 
     def __init__(self, dims: Mapping[str, int], tokens: Mapping[str, int], config: GateConfig) -> None:
@@ -42,8 +41,7 @@ class AdaptiveGate(Gate):
         hidden = config.hidden
         self.read = nn.ModuleDict({name: Dense(dim, hidden, precision="float32") for name, dim in dims.items()})
         self.rank = nn.ModuleDict({name: Dense(hidden, 1, precision="float32", bias=False) for name in dims})
-        self.register_buffer("mean", torch.zeros(len(dims) * self.width))
-        self.register_buffer("variance", torch.ones(len(dims) * self.width))
+        self.standardise = Standardise(len(dims) * self.width, least=_LEAST, far=_FAR)
         self.mix = Dense(len(dims) * self.width, 2 * hidden, precision="float32")
         self.out = Dense(2 * hidden, sum(map(len, self.counts.values())), precision="float32")
         for name, count in tokens.items():
@@ -72,18 +70,13 @@ class AdaptiveGate(Gate):
 
     def worth(self, summaries: Tensor) -> Tensor:
         """summaries: (batch, modalities, width) → (batch, choices)"""
-        x = summaries.flatten(1)
-        if self.training:
-            self._follow(x.detach())
-        x = ((x - self.mean) * (self.variance + _LEAST).rsqrt()).clamp(-_FAR, _FAR)
+        x = self.standardise(summaries.flatten(1))
         worth: Tensor = self.out(functional.gelu(self.mix(x))) @ self.member
         return worth
 
-    @torch.no_grad()
-    def _follow(self, x: Tensor) -> None:
-        """Move the running mean and variance towards those of a batch: rows differ little against what they share."""
-        self.mean.lerp_(x.mean(dim=0), _PACE)
-        self.variance.lerp_(x.var(dim=0, correction=0), _PACE)
+    def adjust_(self, summaries: Tensor) -> None:
+        """Standardise by these rows from now on: they differ little against what they share."""
+        self.standardise.set_(summaries.flatten(1))
 
     def _members(self) -> Tensor:
         """Which counts make up each choice: (counts of all modalities, choices), 0 or 1."""

@@ -80,6 +80,12 @@ class Gate(nn.Module, ABC):
         summaries: (batch, modalities, width), zeros for a modality that is missing
         """
 
+    def adjust_(self, summaries: Tensor) -> None:
+        """Take what is usual from many rows at once, before worths are fitted to them; nothing unless overridden.
+
+        summaries: (rows, modalities, width)
+        """
+
     @property
     @abstractmethod
     def width(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from triptych.model.config import EncoderConfig, Precision
 from triptych.model.dense import Dense
+from triptych.model.standardise import Standardise
 from triptych.model.stems.log_mel import LogMelStem
 from triptych.schema import Modality
 from triptych.tokens import Tokens
@@ -20,7 +21,7 @@ LOWEST, HIGHEST, PITCHES = 80.0, 500.0, 40  # hertz, and how many pitches are we
 SHARPNESS = 30.0  # how much more a pitch counts that repeats better
 VOICED, CLEARNESS = 0.3, 20.0  # how well a frame must repeat to count as voiced, and how sharp that is
 NUMBERS = 9  # beside those of the bands
-PACE, TINY, FAR = 0.05, 1e-3, 4.0  # of running moments; least variance; standard deviations beyond which all is alike
+TINY, FAR = 1e-3, 4.0  # least variance; standard deviations beyond which all is alike
 
 
 @final
@@ -30,8 +31,6 @@ class ProfileStem(LogMelStem):
     Of each band, over the loud frames: mean, standard deviation, and mean change within two hops, after the clip's own
     level is taken off; then six numbers of its loudness and three of its pitch, see `loudness` and `pitch`.  It tells
     manners of speaking from few clips.  Pitches are found with windows of two periods of them or more, such as 40 ms.
-
-    mean, variance: of each number over the training rows, running: (numbers,)
     """
 
     tokens = 1
@@ -42,25 +41,14 @@ class ProfileStem(LogMelStem):
         self.seconds = self.hop / self.rate
         numbers = 3 * self.mels + NUMBERS
         self.project = Dense(numbers, encoder.dim, precision=precision)
-        self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("variance", torch.ones(numbers))
-        self.mean: Tensor
-        self.variance: Tensor
+        self.standardise = Standardise(numbers, least=TINY, far=FAR)
         self.register_buffer("echoes", echoes(self.window, self.rate), persistent=False)
         self.echoes: Tensor
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, samples) float32"""
-        x = self.profile(raw)
-        if self.training:
-            self._follow(x.detach())
-        x = ((x - self.mean) * (self.variance + TINY).rsqrt()).clamp(-FAR, FAR)
+        x = self.standardise(self.profile(raw))
         return Tokens(self.project(x).unsqueeze(1), None)
-
-    @torch.no_grad()
-    def _follow(self, x: Tensor) -> None:
-        self.mean.lerp_(x.mean(dim=0), PACE)
-        self.variance.lerp_(x.var(dim=0, correction=0), PACE)
 
     def profile(self, raw: Tensor) -> Tensor:
         """Each number about zero mean and unit spread for speech: (batch, 3 · mels + 9).

@@ -2,8 +2,9 @@
 
 While a network and its gate learn together, a step shows two choices of a row, by weights that still move.  Once the
 weights rest, many choices can be seen for the same rows.  Less the mean of its row, and in units of their mean size,
-the losses are what worths are fitted to, by least squares.  Whatever budget is set afterwards, choices are then ranked
-by what they were seen to change.
+the losses are what worths are fitted to, by least squares, from summaries with noise: there are few rows, and the
+network knows them better than any it will meet.  Whatever budget is set afterwards, choices are then ranked by what
+they were seen to change.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from triptych.train.allotment import Allotment
 
 CHOICES = 64  # seen of each row
-_STEPS, _ROWS, _LR, _DECAY = 600, 256, 3e-3, 1e-2
+_STEPS, _ROWS, _LR, _DECAY = 600, 256, 3e-3, 1.0
+_NOISE = 1.0  # spreads of a summary's numbers that are added to them at random: rows that look alike are worth alike
 _FARTHEST = 5.0  # units that a loss may lie off its row's mean: a few rows that went badly wrong say enough with that
 
 
@@ -93,25 +95,27 @@ def _fit(gate: Gate, seen: Seen, generator: Generator) -> float:
     target, counts = -_less_mean(seen.loss), ~seen.loss.isnan()
     target = (target / target[counts].abs().mean().clamp(min=1e-6)).clamp(-_FARTHEST, _FARTHEST)
     gate.adjust_(seen.summaries)
+    spread = _NOISE * seen.summaries.std(dim=0, correction=0)
     optimizer = torch.optim.AdamW(gate.parameters(), lr=_LR, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
     with torch.enable_grad():
         for _ in range(_STEPS):
             rows = torch.randint(len(target), (min(_ROWS, len(target)),), generator=generator).to(target.device)
+            noise = torch.randn(len(rows), *spread.shape, generator=generator).to(target.device) * spread
+            worth = gate.worth(seen.summaries[rows] + noise)
             optimizer.zero_grad()
-            torch.autograd.backward(_error(gate, seen, target, counts, rows))
+            torch.autograd.backward(_error(worth, seen.choice[rows], target[rows], counts[rows]))
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        left = _error(gate, seen, target, counts, torch.arange(len(target), device=target.device))
+        left = _error(gate.worth(seen.summaries), seen.choice, target, counts)
         return (1 - left / target[counts].square().mean().clamp(min=1e-12)).item()
 
 
-def _error(gate: Gate, seen: Seen, target: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
-    """Mean square of what the worths of these rows leave."""
-    worth = gate.worth(seen.summaries[rows]).gather(1, seen.choice[rows])
-    worth = _less_mean(worth.masked_fill(~counts[rows], torch.nan))
-    return (worth - target[rows])[counts[rows]].square().mean()
+def _error(worth: Tensor, choice: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Mean square of what worths leave.  worth: (rows, choices); the others: (rows, seen)"""
+    worth = _less_mean(worth.gather(1, choice).masked_fill(~counts, torch.nan))
+    return (worth - target)[counts].square().mean()
 
 
 def _less_mean(x: Tensor) -> Tensor:

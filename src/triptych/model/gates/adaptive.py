@@ -75,8 +75,9 @@ class AdaptiveGate(Gate):
         return worth
 
     def adjust_(self, summaries: Tensor) -> None:
-        """Standardise by these rows from now on: they differ little against what they share."""
+        """Standardise by these rows, which differ little against what they share, and find them all alike at first."""
         self.standardise.set_(summaries.flatten(1))
+        nn.init.zeros_(self.out.weight)
 
     def _members(self) -> Tensor:
         """Which counts make up each choice: (counts of all modalities, choices), 0 or 1."""

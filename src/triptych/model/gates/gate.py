@@ -81,7 +81,7 @@ class Gate(nn.Module, ABC):
         """
 
     def adjust_(self, summaries: Tensor) -> None:
-        """Take what is usual from many rows at once, before worths are fitted to them; nothing unless overridden.
+        """Get ready for worths to be fitted to many rows, which show what is usual; nothing unless overridden.
 
         summaries: (rows, modalities, width)
         """

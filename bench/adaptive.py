@@ -9,7 +9,8 @@ differ in `--budget` and the seconds, each keeps to its own:
 
     dense      the network without a gate, with exits, trained `--dense-seconds`; it teaches all that follow
     control    the same, trained on for `--seconds` more
-    adaptive   with a gate, for as long, to `--budget` of the operations
+    adaptive   with a gate, for as long, to `--budget` of the operations: the gate alone, then its settling, then the
+               network; where both learn at once, for so short a time, what dense knew is lost
     fixed      a gate with one choice: the same share of every modality's tokens, at no more than adaptive's operations
     random     adaptive's choices, dealt out to the rows at random while training and while judged
     cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
@@ -93,7 +94,8 @@ TRAIN: Mapping[str, Any] = {
     "patience": None,
     "precision": "float32",
 }
-TOGETHER, SETTLING = 0.4, 0.25  # of an adaptive network's seconds; in the rest it lives with its settled gate
+ALONE, SETTLING = 0.2, 0.4  # of an adaptive network's seconds: the gate's; in the rest the network lives with it
+QUICK = 2e-3  # rate at which dense and gates learn; what has learnt goes on at `--lr`
 SETTLING_CORRUPT, SETTLING_WHOLE = 0.6, 0.2  # of the rows that it settles on; of those, noise alone
 ROWS_AT_ONCE = 32
 TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
@@ -175,17 +177,20 @@ class Cell:
     def dense(self) -> Multimodal:
         """Some of its tokens left out until late: so it trains faster, and those that follow have less to unlearn."""
         start = network(self.data, self.seed, self.args.network)
-        return self.train(start, self.args.dense_seconds, token_dropout=self.args.token_dropout)
+        return self.train(start, self.args.dense_seconds, token_dropout=self.args.token_dropout, lr=QUICK)
 
     def adaptive(self, dense: Multimodal) -> Multimodal:
         start, budget = gated(dense, GateConfig()), self.args.budget
         fit_price_(start, self.priced(), budget)
         seconds, objective = self.args.seconds, self.objective(dense, budget)
-        model = self.train(start, TOGETHER * seconds, objective)
+        network = [
+            name for name, part in start.named_children() if name != "gate" and any(True for _ in part.parameters())
+        ]
+        model = self.train(start, ALONE * seconds, objective, freeze=network, lr=QUICK)
         settle(model, self.settling(SETTLING * seconds), objective, seed=self.seed)
         fit_price_(model, self.priced(), budget)
-        left = (1 - TOGETHER - SETTLING) * seconds
-        model = self.train(model, left, objective.lesson, freeze=list(what_decides(model)), lr=self.args.lr / 2)
+        left = (1 - ALONE - SETTLING) * seconds
+        model = self.train(model, left, objective.lesson, freeze=list(what_decides(model)))
         fit_price_(model, self.priced(), budget)
         return model
 
@@ -284,7 +289,7 @@ def main() -> None:
     parser.add_argument("--dense-seconds", type=float, default=240)
     parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense, in the first part of its training")
     parser.add_argument("--seconds", type=float, default=105)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=3e-4)
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
     parser.add_argument("--threads", type=int, default=2)

@@ -23,6 +23,7 @@ All train on rows of which one in four has one modality partly replaced by noise
 from __future__ import annotations
 
 import argparse
+import bisect
 import dataclasses
 import itertools
 import json
@@ -196,11 +197,12 @@ class Cell:
 
     def fixed(self, dense: Multimodal, cost: float) -> Multimodal:
         """The largest equal share that costs no more."""
-        for percent in range(100, 0, -1):
-            start = gated(dense, GateConfig(shares=(percent / 100,)))
-            if percent == 1 or gate_of(start).cost[1:].min() <= cost:
-                break
-        return self.train(start, self.args.seconds, self.objective(dense, 1.0))
+
+        def sharing(percent: int) -> Multimodal:
+            return gated(dense, GateConfig(shares=(percent / 100,)))
+
+        affordable = bisect.bisect_right(range(1, 101), cost, key=lambda p: gate_of(sharing(p)).cost[1:].min().item())
+        return self.train(sharing(max(affordable, 1)), self.args.seconds, self.objective(dense, 1.0))
 
     def train_all(self) -> None:
         data, args = self.data, self.args

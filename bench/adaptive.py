@@ -10,7 +10,7 @@ differ in `--budget` and the seconds, each keeps to its own:
     dense      the network without a gate, with exits, trained `--dense-seconds`; it teaches all that follow
     control    the same, trained on for `--seconds` more
     adaptive   with a gate, for as long, to `--budget` of the operations: the gate alone, then its settling, then the
-               network; where both learn at once, for so short a time, what dense knew is lost
+               network behind it
     fixed      a gate with one choice: the same share of every modality's tokens, at no more than adaptive's operations
     random     adaptive's choices, dealt out to the rows at random while training and while judged
     cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
@@ -184,10 +184,8 @@ class Cell:
         start, budget = gated(dense, GateConfig()), self.args.budget
         fit_price_(start, self.priced(), budget)
         seconds, objective = self.args.seconds, self.objective(dense, budget)
-        network = [
-            name for name, part in start.named_children() if name != "gate" and any(True for _ in part.parameters())
-        ]
-        model = self.train(start, ALONE * seconds, objective, freeze=network, lr=QUICK)
+        others = [name for name, part in start.named_children() if name != "gate" and list(part.parameters())]
+        model = self.train(start, ALONE * seconds, objective, freeze=others, lr=QUICK)
         settle(model, self.settling(SETTLING * seconds), objective, seed=self.seed)
         fit_price_(model, self.priced(), budget)
         left = (1 - ALONE - SETTLING) * seconds
@@ -291,7 +289,7 @@ def main() -> None:
     parser.add_argument("--dense-seconds", type=float, default=240)
     parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense, in the first part of its training")
     parser.add_argument("--seconds", type=float, default=105)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=3e-4, help="of what has learnt already")
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
     parser.add_argument("--threads", type=int, default=2)

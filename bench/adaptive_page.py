@@ -67,7 +67,9 @@ def page(record: Record) -> str:
 def protocol(record: Record) -> str:
     sets, machine = record["sets"], record["environment"]
     networks = ", ".join(sorted({f"`{one['options']['network']}`" for one in sets.values()}))
-    about = f"{networks}, up to two hundred tokens per modality. {machine['cpu']}; {loads(record)}."
+    commits = sorted({run["commit"][:12] for one in sets.values() for run in one["measured"] if run.get("commit")})
+    at = f", measured at commit {', '.join(commits)}" if commits else ""
+    about = f"{networks}, up to two hundred tokens per modality{at}. {machine['cpu']}; {loads(record)}."
     return f"{about}\n\n{budget_table(sets)}"
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from triptych.select import kept_count, pool, stride
+from triptych.system.bundle import trace
 from triptych.system.bundle.graphs import _export
 from triptych.tokens import Tokens
 
@@ -32,3 +33,23 @@ def test_as_many_tokens_stay_in_a_graph_as_in_torch(select) -> None:
         (found,) = session.run(None, {"x": x.numpy()})
         assert found.shape[1] == -(-count // 2) == half(x).shape[1]
         assert torch.allclose(torch.from_numpy(found), half(x), atol=1e-6)
+
+
+def test_translations_that_are_kept_give_the_graphs_of_those_gathered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered, gather = [], trace.ONNXRegistry.from_torchlib
+
+    def counted(opset_version: int) -> object:
+        gathered.append(opset_version)
+        return gather(opset_version=opset_version)
+
+    monkeypatch.setattr(trace.ONNXRegistry, "from_torchlib", staticmethod(counted))
+
+    def graph() -> bytes:
+        return _export(Half(pool), [torch.zeros(1, 8, 2)], ["x"], ["y"], [{1: Dim("tokens", min=2, max=64)}])
+
+    kept = [graph(), graph()]
+    assert gathered == [trace.OPSET]
+    assert trace.ONNXRegistry.from_torchlib is counted, "the exporter is left as it was"
+    monkeypatch.setattr(trace, "ONNXRegistry", None)
+    assert [graph()] * 2 == kept
+    assert len(gathered) == 2

@@ -24,8 +24,8 @@ class ConvolvedStem(FramesStem):
 
     A run of n frames becomes one token through as many convolutions as n has prime factors, the least first, each as
     many steps apart as its factor says: three that halve the series for a run of eight.  Each is followed by a batch
-    norm (Ioffe and Szegedy 2015, "Batch Normalization"), which a runtime folds into it, and GELU, as in the fully
-    convolutional network of Wang et al. 2017, "Time Series Classification from Scratch with Deep Neural Networks".
+    norm (Ioffe and Szegedy 2015, "Batch Normalization"), which goes into a float32 graph's convolution, and GELU, much
+    like the network of Wang et al. 2017, "Time Series Classification from Scratch with Deep Neural Networks".
     The first has `hidden` outputs, the others as many as tokens are wide.
     Read beside the channels: where they are missing, and `Lengths` where they come in threes.
     """

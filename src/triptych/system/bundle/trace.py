@@ -6,7 +6,7 @@ import copy
 import functools
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,13 @@ import onnxscript.optimizer
 import torch
 from onnxscript import opset20 as op
 from torch import Tensor, nn
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from triptych.system.bundle.expert_nodes import expert_mlps_node
+
+try:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+except ImportError:  # a torch that keeps them elsewhere: every export gathers them anew, and takes longer
+    ONNXRegistry = None  # type: ignore[assignment, misc]
 
 OPSET = 20
 
@@ -89,26 +93,28 @@ def trace(
 
 
 @functools.cache
-def _translations() -> ONNXRegistry:
-    return ONNXRegistry.from_torchlib(opset_version=OPSET)
+def _translations(gather: Callable[..., ONNXRegistry], opset_version: int) -> ONNXRegistry:
+    return gather(opset_version=opset_version)
 
 
 @contextmanager
 def _known_translations() -> Iterator[None]:
-    """The exporter gathers its translations of all operators anew for every graph, a fifth of its time; here once."""
-    known = _translations()
+    """The exporter gathers its translations of all operators anew for every graph, which takes long; here once."""
+    if ONNXRegistry is None:
+        yield
+        return
+    gather, as_it_was = ONNXRegistry.from_torchlib, vars(ONNXRegistry)["from_torchlib"]
 
-    def again(opset_version: int) -> ONNXRegistry:  # noqa: ARG001  (always OPSET; a copy, for the exporter adds to it)
-        registry = copy.copy(known)
+    def known(opset_version: int) -> ONNXRegistry:  # a copy, for the exporter adds to it
+        registry = copy.copy(_translations(gather, opset_version))
         registry.functions = {operator: list(found) for operator, found in registry.functions.items()}
         return registry
 
-    gather = vars(ONNXRegistry)["from_torchlib"]
-    ONNXRegistry.from_torchlib = staticmethod(again)  # type: ignore[method-assign, assignment]
+    ONNXRegistry.from_torchlib = staticmethod(known)  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        ONNXRegistry.from_torchlib = gather  # type: ignore[method-assign]
+        ONNXRegistry.from_torchlib = as_it_was  # type: ignore[method-assign]
 
 
 @contextmanager

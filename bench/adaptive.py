@@ -7,15 +7,16 @@
 Per set and seed, every step in its own file under out/SET/SEED, so that a run that was cut off goes on; the sets may
 differ in `--budget` and the seconds, each keeps to its own:
 
-    dense      the network without a gate, with exits, trained `--dense-seconds`; it teaches all that follow
-    control    the same, trained on for `--seconds` more
-    adaptive   with a gate, for as long, to `--budget` of the operations: the gate alone, then its settling, then the
-               network behind it
-    fixed      a gate with one choice: the same share of every modality's tokens, at no more than adaptive's operations
-    random     adaptive's choices, dealt out to the rows at random while training and while judged
+    dense      the network without a gate, with exits, trained `--dense-seconds`: the control, which never changes
+    adaptive   the same weights behind a gate that keeps to `--budget` of the operations; `--gate-seconds` of choices
+               are seen, on which it settles
+    estimated  the same, learnt for as long by the straight-through estimator and a rising price instead
+    fixed      the same weights, and the same share of every modality's tokens, at no more than adaptive's operations
+    trained    fixed, and trained so for `--seconds` more, taught by dense
+    random     the same weights, and adaptive's choices dealt out to the rows at random
     cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
     noise      what adaptive gives to a modality as noise takes its place
-    measured   the bundles of control and adaptive in turns, one thread: latency and quality
+    measured   the bundles of dense and adaptive in turns, one thread: latency and quality
 
 All train on rows of which one in four has one modality partly replaced by noise.  Data as in fusion.py.
 """
@@ -38,12 +39,12 @@ from typing import Any
 import adaptive_page
 import numpy as np
 import torch
-from adaptive_controls import cascade, random_run, spent
+from adaptive_controls import cascade, dealt_at_random, spent
 from corruption import Corrupt, corrupted
 from main_job import write_json
 
 import triptych
-from triptych.algorithm.tokens.adapt import gated, what_decides
+from triptych.algorithm.tokens.adapt import gated
 from triptych.data.dataset import Dataset
 from triptych.data.loader import batches
 from triptych.data.read import load_data
@@ -67,7 +68,7 @@ from triptych.train.settling import settle
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
 STAGES = ("train", "measure", "record")
-OPTIONS = ("network", "budget", "dense_seconds", "token_dropout", "seconds", "lr", "corrupt")
+OPTIONS = ("network", "budget", "dense_seconds", "token_dropout", "gate_seconds", "seconds", "lr", "corrupt")
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs what it multiplies, not what it calls
     "dim": 96,
@@ -95,11 +96,10 @@ TRAIN: Mapping[str, Any] = {
     "patience": None,
     "precision": "float32",
 }
-ALONE, SETTLING = 0.2, 0.4  # of an adaptive network's seconds: the gate's; in the rest the network lives with it
 QUICK = 2e-3  # rate at which dense and gates learn; what has learnt goes on at `--lr`
 SETTLING_CORRUPT, SETTLING_WHOLE = 0.6, 0.2  # of the rows that it settles on; of those, noise alone
 ROWS_AT_ONCE = 32
-TRAININGS, OVERHEAD_S = 4, 30  # of `--seconds`; what else a cell takes
+OVERHEAD_S = 30  # what a cell takes beside its trainings
 
 
 def network(data: Dataset, seed: int, name: str) -> Multimodal:
@@ -181,15 +181,16 @@ class Cell:
         return self.train(start, self.args.dense_seconds, token_dropout=self.args.token_dropout, lr=QUICK)
 
     def adaptive(self, dense: Multimodal) -> Multimodal:
-        start, budget = gated(dense, GateConfig()), self.args.budget
-        fit_price_(start, self.priced(), budget)
-        seconds, objective = self.args.seconds, self.objective(dense, budget)
-        others = [name for name, part in start.named_children() if name != "gate" and list(part.parameters())]
-        model = self.train(start, ALONE * seconds, objective, freeze=others, lr=QUICK)
-        settle(model, self.settling(SETTLING * seconds), objective, seed=self.seed)
+        model, budget = gated(dense, GateConfig()), self.args.budget
+        settle(model, self.settling(self.args.gate_seconds), self.objective(dense, budget), seed=self.seed)
         fit_price_(model, self.priced(), budget)
-        left = (1 - ALONE - SETTLING) * seconds
-        model = self.train(model, left, objective.lesson, freeze=list(what_decides(model)))
+        return model
+
+    def estimated(self, dense: Multimodal) -> Multimodal:
+        start, seconds, budget = gated(dense, GateConfig()), self.args.gate_seconds, self.args.budget
+        fit_price_(start, self.priced(), budget)
+        others = [name for name, part in start.named_children() if name != "gate" and list(part.parameters())]
+        model = self.train(start, seconds, self.objective(dense, budget), freeze=others, lr=QUICK)
         fit_price_(model, self.priced(), budget)
         return model
 
@@ -200,25 +201,28 @@ class Cell:
             return gated(dense, GateConfig(shares=(percent / 100,)))
 
         affordable = bisect.bisect_right(range(1, 101), cost, key=lambda p: gate_of(sharing(p)).cost[1:].min().item())
-        return self.train(sharing(max(affordable, 1)), self.args.seconds, self.objective(dense, 1.0))
+        return sharing(max(affordable, 1))
 
     def train_all(self) -> None:
         data, args = self.data, self.args
         dense = self.model("dense", self.dense)
-        control = self.model("control", lambda: self.train(dense, args.seconds))
+        self.record("dense", lambda: {"quality": evaluate(dense, data.test), "cost": 1.0})
         adaptive = self.model("adaptive", lambda: self.adaptive(dense))
         told = self.record("adaptive", lambda: spent(adaptive, data.test))
-        fixed = self.model("fixed", lambda: self.fixed(dense, told["cost"]))
+        estimated = self.model("estimated", lambda: self.estimated(dense))
+        self.record("estimated", lambda: spent(estimated, data.test))
+        fixed = self.fixed(dense, told["cost"])
         self.record("fixed", lambda: spent(fixed, data.test))
-        self.record("control", lambda: {"quality": evaluate(control, data.test), "cost": 1.0})
-        self.record("random", lambda: random_run(self, dense, adaptive))
+        trained = self.model("trained", lambda: self.train(fixed, args.seconds, self.objective(dense, 1.0)))
+        self.record("trained", lambda: spent(trained, data.test))
+        self.record("random", lambda: dealt_at_random(adaptive, data, self.seed))
         self.record("cascade", lambda: cascade(dense, data, told["cost"]))
-        self.record("noise", lambda: self.noise(control, adaptive))
+        self.record("noise", lambda: self.noise(dense, adaptive))
 
     def measure(self) -> None:
         self.record("measured", self.measured)
 
-    def noise(self, control: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
+    def noise(self, dense: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
         """By modality and strength: the share of its tokens that is read, and the quality with and without a gate."""
         batch = next(iter(batches(self.data.test, batch_size=512, seed=0, shuffle=True)))
         found: dict[str, Any] = {}
@@ -230,31 +234,31 @@ class Cell:
                     self.data.schema[name], batch.inputs[name], torch.full((len(batch),), strength), generator
                 )
                 given = dataclasses.replace(batch, inputs={**batch.inputs, name: noisy})
-                found[name].append({"strength": strength, **self.shares(control, adaptive, given, place)})
+                found[name].append({"strength": strength, **self.shares(dense, adaptive, given, place)})
         return found
 
     @torch.inference_mode()
-    def shares(self, control: Multimodal, adaptive: Multimodal, batch: Batch, place: int) -> dict[str, float]:
+    def shares(self, dense: Multimodal, adaptive: Multimodal, batch: Batch, place: int) -> dict[str, float]:
         gate, schema = gate_of(adaptive), self.data.schema
         keep = gate.choose(gate.summaries(adaptive.look_all(batch)))[:, place]
         targets = np.asarray(batch.target)
         return {
             "share": (keep / gate.counts[schema.names[place]][-1]).mean().item(),
             "adaptive": quality(adaptive(batch).double().numpy(), targets, schema),
-            "control": quality(control(batch).double().numpy(), targets, schema),
+            "dense": quality(dense(batch).double().numpy(), targets, schema),
         }
 
     def measured(self) -> dict[str, Any]:
         folders = {
             name: export(load_model(self.folder / name), self.folder / "bundles" / name, self.data)
-            for name in ("control", "adaptive")
+            for name in ("dense", "adaptive")
         }
         found = measure(folders, self.data, threads=1, repeat=self.args.repeat, parts=False)
         batch_s = in_batches(folders, self.data)
         keys = ("quality", "drop", "drop_interval", "p50_s", "p95_s", "p50_ratio", "p50_ratio_interval")
         record: dict[str, Any] = {n: {key: getattr(report, key) for key in keys} for n, report in found.items()}
         for name, seconds in batch_s.items():
-            record[name] |= {"batch_s": seconds, "batch_ratio": seconds / batch_s["control"]}
+            record[name] |= {"batch_s": seconds, "batch_ratio": seconds / batch_s["dense"]}
         return {**record, "commit": commit(Path(triptych.__file__)), "environment": environment(threads=1)}
 
 
@@ -286,9 +290,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--network", default="late_fusion")
     parser.add_argument("--budget", type=float, default=0.4)
-    parser.add_argument("--dense-seconds", type=float, default=240)
+    parser.add_argument("--dense-seconds", type=float, default=600)
     parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense, in the first part of its training")
-    parser.add_argument("--seconds", type=float, default=105)
+    parser.add_argument("--gate-seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=60, help="of an equal share that is trained on")
     parser.add_argument("--lr", type=float, default=3e-4, help="of what has learnt already")
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
@@ -306,7 +311,7 @@ def main() -> None:
         for name in sets:
             same_options(args.out / name / "options.json", {key: getattr(args, key) for key in OPTIONS})
         left = [cell for cell in cells if not (args.out / cell[0] / str(cell[1]) / "noise.json").exists()]
-        each = args.dense_seconds + TRAININGS * args.seconds + OVERHEAD_S
+        each = args.dense_seconds + 2 * args.gate_seconds + args.seconds + OVERHEAD_S
         say(f"{len(left)} of {len(cells)} cells to train, about {len(left) * each / 60:.0f} minutes")
         for name, seed in left:
             Cell(loaded(name), seed, args).train_all()
@@ -322,7 +327,7 @@ def main() -> None:
 
 def gather(out: Path, seeds: int) -> dict[str, Any]:
     """All that is finished, by set; a list over the seeds for each step."""
-    steps = ("adaptive", "control", "fixed", "random", "cascade", "noise", "measured")
+    steps = ("dense", "adaptive", "estimated", "fixed", "trained", "random", "cascade", "noise", "measured")
     sets: dict[str, Any] = {}
     for name in SETS:
         folders = [out / name / str(seed) for seed in range(seeds)]

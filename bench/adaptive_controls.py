@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triptych.algorithm.tokens.adapt import gated
 from triptych.data.dataset import Dataset, Split
 from triptych.data.loader import batches
 from triptych.measure.quality import quality
 from triptych.model import Multimodal
 from triptych.model.gates import Gate
 from triptych.system.bundle.gated import gate_of
-from triptych.tokens import Batch
-from triptych.train.allotment import Allotment
-from triptych.train.losses import soft_loss
-
-if TYPE_CHECKING:
-    from adaptive import Cell
 
 ROWS = 256
 
@@ -56,40 +48,17 @@ def dealt(gate: Gate, chosen: Tensor) -> dict[str, Any]:
     }
 
 
-@final
-@dataclass(eq=False)
-class DealtAtRandom:
-    """Objective: the choices of another gate, as often as it made them, to whichever rows."""
-
-    like: Allotment
-    often: Tensor
-
-    def __call__(self, model: Multimodal, batch: Batch) -> Tensor:
-        own, answers = batch.only(*model.schema.names), self.like.answers(model.schema, batch)
-        looks, gate = model.look_all(own), gate_of(model)
-        chosen = self.often.multinomial(len(own), replacement=True)
-        streams = model.encode_kept(looks, gate.keep[chosen])
-        output = model.decide(streams)
-        task = self.like.task.of(model, own, streams, output)
-        if answers is None:
-            return task
-        return 0.5 * soft_loss(model.schema, output, answers, 2.0) + 0.5 * task
-
-
-def random_run(cell: Cell, dense: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
+@torch.inference_mode()
+def dealt_at_random(adaptive: Multimodal, data: Dataset, seed: int) -> dict[str, Any]:
     """The same number of tokens for the same modalities as often, but not for the rows that need them."""
-    found = spent(adaptive, cell.data.train)
-    often = torch.tensor(found["choices"], dtype=torch.float32)
-    start = gated(dense, adaptive.config.gate)  # type: ignore[arg-type]
-    objective = DealtAtRandom(cell.objective(dense, 1.0), often)
-    model = cell.model("random", lambda: cell.train(start, cell.args.seconds, objective))
-    outputs, numbers, generator = [], [], torch.Generator().manual_seed(cell.seed)
-    with torch.inference_mode():
-        for batch in batches(cell.data.test, batch_size=ROWS, seed=0, shuffle=False):
-            chosen = often.multinomial(len(batch), replacement=True, generator=generator)
-            outputs.append(model.decide(model.encode_kept(model.look_all(batch), gate_of(model).keep[chosen])))
-            numbers.append(chosen)
-    return {"quality": judged(outputs, cell.data.test), **dealt(gate_of(adaptive), torch.cat(numbers))}
+    gate, outputs, numbers = gate_of(adaptive), [], []
+    often = torch.tensor(spent(adaptive, data.validation)["choices"], dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    for batch in batches(data.test, batch_size=ROWS, seed=0, shuffle=False):
+        chosen = often.multinomial(len(batch), replacement=True, generator=generator)
+        outputs.append(adaptive.decide(adaptive.encode_kept(adaptive.look_all(batch), gate.keep[chosen])))
+        numbers.append(chosen)
+    return {"quality": judged(outputs, data.test), **dealt(gate, torch.cat(numbers))}
 
 
 def cascade(model: Multimodal, data: Dataset, cost: float) -> dict[str, Any] | None:

@@ -63,7 +63,7 @@ def run(quality: float, cost: float, ratio: float) -> dict[str, Any]:
     return {
         "cost": cost / 100,
         "environment": {"load_1m": 1.25},
-        "control": {"quality": 0.9, "p50_s": 1e-3},
+        "dense": {"quality": 0.9, "p50_s": 1e-3},
         "adaptive": {
             "quality": quality,
             "p50_ratio": ratio,
@@ -76,9 +76,11 @@ def run(quality: float, cost: float, ratio: float) -> dict[str, Any]:
 
 def one(*runs: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
     told = {"quality": 0.8, "one_alone": 0.3, "shares": {"image": 0.5}, "skipped": {"image": 0.25}}
-    ways = {way: [{**told, "cost": run["cost"]} for run in runs] for way in ("adaptive", "fixed", "random")}
+    costs = [{**told, "cost": run["cost"]} for run in runs]
+    ways = dict.fromkeys(set(adaptive_page.WAYS) - {"cascade"}, costs)
     noise = [{"image": [{"strength": s, "share": share} for s, share in ((0.0, 0.5), (1.0, 0.1))]}]
-    options = {"network": "late_fusion", "dense_seconds": 60, "seconds": 30, "budget": 0.4, "corrupt": 0.25}
+    options = {"network": "late_fusion", "dense_seconds": 60, "gate_seconds": 20, "seconds": 30}
+    options |= {"budget": 0.4, "corrupt": 0.25}
     about = {"metric": metric, "options": options, "sizes": {"dim": 8, "depth": 1}}
     return {"measured": list(runs), "cascade": [None], "noise": noise, **ways, **about}
 
@@ -108,7 +110,7 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     assert "Met on 1 of 2 sets (one)" in page
     assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | 75.0 | no |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
-    assert "| two | 8 × 1 | 1 | 60 | 30 | 40.0 % | 25.0 % |" in page
+    assert "| two | 8 × 1 | 1 | 60 | 20 | 30 | 40.0 % | 25.0 % |" in page
     assert "no classes" in page
     assert "load of the machine after measuring 1.2 to 1.2" in page
     assert "No set has been measured yet." in adaptive_page.page({"sets": {}})

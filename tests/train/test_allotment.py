@@ -132,7 +132,7 @@ def test_a_gate_settles_on_what_choices_were_seen_to_change() -> None:
     assert told > 0.5
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
-    assert all(name.startswith(("gate.mix", "gate.out", "gate.standardise")) for name in changed)
+    assert all(name.startswith(("gate.read", "gate.mix", "gate.out", "gate.standardise")) for name in changed)
     test = rows(1001, 256)
     fit_price_(model, [rows(1000)], 0.7)
     with torch.no_grad():

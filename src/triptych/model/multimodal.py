@@ -138,11 +138,15 @@ class Multimodal(nn.Module):
         """What the gate sees of one modality.  present: (batch,) bool.  Raises ModelError without a gate."""
         if self.gate is None:
             raise ModelError("this network has no gate; give its config one")
+        return self.gate.look(name, self.begin(name, raw, present))
+
+    def begin(self, name: str, raw: Tensor, present: Tensor | None = None) -> Tokens:
+        """Stem tokens of one modality, none of them real where a row lacks it.  present: (batch,) bool"""
         encoder: Any = self.encoders[name]
         tokens: Tokens = encoder.stem(raw)
-        if present is not None:
-            tokens = Tokens(tokens.x, tokens.real() & present.unsqueeze(1), tokens.weight)
-        return self.gate.look(name, tokens)
+        if present is None:
+            return tokens
+        return Tokens(tokens.x, tokens.real() & present.unsqueeze(1), tokens.weight)
 
     def go_on(self, name: str, start: Tokens) -> Tokens:
         """What follows a modality's stem.  start.x: (batch, tokens, dim), any subset of the stem's tokens"""

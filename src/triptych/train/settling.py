@@ -2,16 +2,17 @@
 
 While a network and its gate learn together, a step shows two choices of a row, by weights that still move.  Once the
 weights rest, many choices can be seen for the same rows.  Less the mean of its row, and in units of their mean size,
-the losses are what worths are fitted to, by least squares, from summaries with noise: there are few rows, and the
-network knows them better than any it will meet.  Whatever budget is set afterwards, choices are then ranked by what
-they were seen to change.
+the losses are what worths are fitted to, by least squares: first together with what the gate reads of the tokens, then
+anew and longer, from what it reads by then.  Both from summaries with noise: there are few rows, and the network knows
+them better than any it will meet.  Whatever budget is set afterwards, choices are then ranked by what they were seen to
+change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Generator, Tensor
@@ -19,35 +20,79 @@ from torch import Generator, Tensor
 from triptych.errors import TrainingError
 from triptych.model.gates import Gate
 from triptych.model.gates.gate import OVER_CAP
-from triptych.tokens import Batch
+from triptych.tokens import Batch, Tokens
 
 if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
     from triptych.train.allotment import Allotment
 
 CHOICES = 64  # seen of each row
-_STEPS, _ROWS, _LR, _DECAY = 600, 256, 3e-3, 1.0
-_NOISE = 1.0  # spreads of a summary's numbers that are added to them at random: rows that look alike are worth alike
 _FARTHEST = 5.0  # units that a loss may lie off its row's mean: a few rows that went badly wrong say enough with that
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Losses of some choices of many rows.
-
-    summaries: (rows, modalities, width);  choice: (rows, seen) int64;  loss: (rows, seen), NaN where a row may not
-    choose that, as it lacks the modality
+class Descent:
+    """How to fit.  noise: spreads of a summary's numbers that are added at random, so that rows which look alike are
+    worth alike
     """
 
-    summaries: Tensor
+    steps: int
+    lr: float
+    decay: float
+    noise: float
+
+
+READING = Descent(steps=300, lr=2e-3, decay=0.1, noise=0.5)
+WEIGHING = Descent(steps=600, lr=3e-3, decay=1.0, noise=1.0)
+_ROWS = 256  # of a step that weighs; one that reads takes a batch
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Losses of some choices of a batch.
+
+    starts: stem tokens of the modalities that are there;  choice: (rows, seen) int64;  loss: (rows, seen), NaN where a
+    row may not choose that, as it lacks the modality
+    """
+
+    starts: Mapping[str, Tokens]
     choice: Tensor
     loss: Tensor
+
+
+@dataclass(frozen=True)
+class Worths:
+    """What the gate is to say.
+
+    choice: (rows, seen) int64;  target: (rows, seen), means of zero;  counts: (rows, seen) bool, where there is one
+    """
+
+    choice: Tensor
+    target: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, choice: Tensor, loss: Tensor) -> Self:
+        """In units of the mean difference from a row's mean."""
+        target, counts = -_less_mean(loss), ~loss.isnan()
+        target = (target / target[counts].abs().mean().clamp(min=1e-6)).clamp(-_FARTHEST, _FARTHEST)
+        return cls(choice, target, counts)
+
+    def take(self, rows: Tensor) -> Self:
+        """Some rows.  rows: (some,) int64"""
+        return replace(self, choice=self.choice[rows], target=self.target[rows], counts=self.counts[rows])
+
+    def left(self, worth: Tensor) -> Tensor:
+        """Mean square of what is left of the targets.  worth: (rows, choices) → ()"""
+        told = _less_mean(worth.gather(1, self.choice).masked_fill(~self.counts, torch.nan))
+        return (told - self.target)[self.counts].square().mean()
 
 
 def settle(model: Multimodal, batches: Iterable[Batch], objective: Allotment, *, seed: int = 0) -> float:
     """Fit the worths of a network's gate; nothing else of it changes.  Returns the share of variance that they tell.
 
-    batches: with targets; the gate learns to tell apart what is in them, so noise must be among them to be told
+    batches: with targets; the gate learns to tell apart what is in them, so noise must be among them to be told.  The
+             stem tokens of all of them are held in memory
     objective: whose losses are compared
     Raises TrainingError without a gate or rows.
     """
@@ -58,7 +103,7 @@ def settle(model: Multimodal, batches: Iterable[Batch], objective: Allotment, *,
     seen = [see(model, batch, objective, generator) for batch in batches]
     if not seen:
         raise TrainingError("a gate settles on rows, and there are none")
-    told = _fit(model.gate, Seen(*(torch.cat([getattr(s, f) for s in seen]) for f in Seen.__annotations__)), generator)
+    told = _fit(model.gate, seen, generator)
     model.train(training)
     return told
 
@@ -73,9 +118,9 @@ def see(model: Multimodal, batch: Batch, objective: Allotment, generator: Genera
     if gate is None:
         raise TrainingError("this network has no gate to settle")
     answers, batch = objective.answers(model.schema, batch), batch.only(*model.schema.names)
-    looks = model.look_all(batch)
-    summaries = gate.summaries(looks)
-    allowed = gate.scores(summaries) > OVER_CAP / 2
+    starts = {n: model.begin(n, raw, batch.present.get(n)) for n, raw in batch.inputs.items()}
+    looks = {n: gate.look(n, start) for n, start in starts.items()}
+    allowed = gate.scores(gate.summaries(looks)) > OVER_CAP / 2
     some = torch.nonzero(gate.keep.sum(dim=1) > 0).squeeze(1)
     chosen = some[torch.randperm(len(some), generator=generator)[:CHOICES].to(some.device)]
     counts, losses = {n: gate.keep[chosen, gate.names.index(n)] for n in looks}, []
@@ -88,34 +133,54 @@ def see(model: Multimodal, batch: Batch, objective: Allotment, generator: Genera
         output = model.decide({name: encoded[name, counts[name][place].item()] for name in looks})
         loss = objective.by_row(model.schema, output, batch, answers)
         losses.append(loss.masked_fill(~allowed[:, number], torch.nan))
-    return Seen(summaries, chosen.expand(len(batch), -1), torch.stack(losses, dim=1))
+    return Seen(starts, chosen.expand(len(batch), -1), torch.stack(losses, dim=1))
 
 
-def _fit(gate: Gate, seen: Seen, generator: Generator) -> float:
-    target, counts = -_less_mean(seen.loss), ~seen.loss.isnan()
-    target = (target / target[counts].abs().mean().clamp(min=1e-6)).clamp(-_FARTHEST, _FARTHEST)
-    gate.adjust_(seen.summaries)
-    spread = _NOISE * seen.summaries.std(dim=0, correction=0)
-    optimizer = torch.optim.AdamW(gate.parameters(), lr=_LR, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+def _fit(gate: Gate, seen: Sequence[Seen], generator: Generator) -> float:
+    worths = Worths.of(torch.cat([s.choice for s in seen]), torch.cat([s.loss for s in seen]))
+    parts = torch.split(torch.arange(len(worths.choice), device=worths.choice.device), [len(s.choice) for s in seen])
+
+    def summaries(place: int) -> Tensor:
+        return gate.summaries({name: gate.look(name, start) for name, start in seen[place].starts.items()})
+
+    def batch() -> tuple[Tensor, Tensor]:
+        place = int(torch.randint(len(seen), (), generator=generator))
+        return summaries(place), parts[place]
+
+    def all_of_them() -> Tensor:
+        with torch.no_grad():
+            return torch.cat([summaries(place) for place in range(len(seen))])
+
+    gate.adjust_(all_of_them())
+    _descend(gate, READING, batch, worths, generator)
+    read = all_of_them()
+    gate.adjust_(read)
+
+    def rows() -> tuple[Tensor, Tensor]:
+        some = torch.randint(len(read), (min(_ROWS, len(read)),), generator=generator).to(read.device)
+        return read[some], some
+
+    _descend(gate, WEIGHING, rows, worths, generator)
+    with torch.no_grad():
+        known = worths.target[worths.counts].square().mean().clamp(min=1e-12)
+        return (1 - worths.left(gate.worth(read)) / known).item()
+
+
+def _descend(
+    gate: Gate, how: Descent, draw: Callable[[], tuple[Tensor, Tensor]], worths: Worths, generator: Generator
+) -> None:
+    """Fit what the summaries depend on.  draw: summaries of some rows, and which these are"""
+    optimizer = torch.optim.AdamW(gate.parameters(), lr=how.lr, weight_decay=how.decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, how.steps)
     with torch.enable_grad():
-        for _ in range(_STEPS):
-            rows = torch.randint(len(target), (min(_ROWS, len(target)),), generator=generator).to(target.device)
-            noise = torch.randn(len(rows), *spread.shape, generator=generator).to(target.device) * spread
-            worth = gate.worth(seen.summaries[rows] + noise)
+        for _ in range(how.steps):
+            summaries, rows = draw()
+            spread = how.noise * summaries.detach().std(dim=0, correction=0)
+            noise = torch.randn(summaries.shape, generator=generator).to(summaries.device) * spread
             optimizer.zero_grad()
-            torch.autograd.backward(_error(worth, seen.choice[rows], target[rows], counts[rows]))
+            torch.autograd.backward(worths.take(rows).left(gate.worth(summaries + noise)))
             optimizer.step()
             schedule.step()
-    with torch.no_grad():
-        left = _error(gate.worth(seen.summaries), seen.choice, target, counts)
-        return (1 - left / target[counts].square().mean().clamp(min=1e-12)).item()
-
-
-def _error(worth: Tensor, choice: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Mean square of what worths leave.  worth: (rows, choices); the others: (rows, seen)"""
-    worth = _less_mean(worth.gather(1, choice).masked_fill(~counts, torch.nan))
-    return (worth - target)[counts].square().mean()
 
 
 def _less_mean(x: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 After the seed "Efficient Multimodal Learning", which asks that compute be allocated by the informativeness of each
 modality for a given input and leaves open how.  Here: every token is read by a small layer of its own,
-h = gelu(W x); a token counts as much as 2 σ(w·h); the means of h and h² over the tokens, of all modalities side by
+h = gelu(W x), and counts as much as 2 σ(w·x / √dim); the means of h and h² over the tokens, of all modalities side by
 side and standardised, give each count of tokens of each modality a worth, and a choice is worth the sum of its counts.
+Which tokens go first and how much is worth reading have weights of their own: one can be learnt without the other.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from triptych.select import spread
 from triptych.tokens import Tokens
 
 _TIE = 1e-4  # of scores: small against what is learnt, and an even spread before anything is
-_LEAST = 1e-6  # variance: summaries differ by hundredths
+_LEAST = 1e-10  # variance: those of a text whose words are small vectors differ by a ten-thousandth
 _FAR = 5.0  # standard deviations; what never varied while training may be a thousand away when a modality is missing
 
 
@@ -40,7 +41,7 @@ class AdaptiveGate(Gate):
         super().__init__(dims, tokens, config)
         hidden = config.hidden
         self.read = nn.ModuleDict({name: Dense(dim, hidden, precision="float32") for name, dim in dims.items()})
-        self.rank = nn.ModuleDict({name: Dense(hidden, 1, precision="float32", bias=False) for name in dims})
+        self.rank = nn.ModuleDict({name: Dense(dim, 1, precision="float32", bias=False) for name, dim in dims.items()})
         self.standardise = Standardise(len(dims) * self.width, least=_LEAST, far=_FAR)
         self.mix = Dense(len(dims) * self.width, 2 * hidden, precision="float32")
         self.out = Dense(2 * hidden, sum(map(len, self.counts.values())), precision="float32")
@@ -61,8 +62,8 @@ class AdaptiveGate(Gate):
 
     def look(self, name: str, tokens: Tokens) -> Look:
         """tokens: (batch, tokens, dim); the gate's own loss does not reach the stem"""
-        features = functional.gelu(self.read[name](tokens.x.detach()))
-        rank: Tensor = self.rank[name](features)
+        x = tokens.x.detach()
+        features, rank = functional.gelu(self.read[name](x)), self.rank[name](x) * x.shape[-1] ** -0.5
         moments = tokens.with_x(torch.cat([features, features * features], dim=-1)).mean()
         score = rank.squeeze(-1) + self.get_buffer(f"spread_{name}")[: tokens.x.shape[1]]
         there = here(tokens)

@@ -15,7 +15,10 @@ from triptych.model import Multimodal, build
 from triptych.train import TrainConfig
 
 
-def test_the_gate_rests_in_the_last_part_of_the_training(tiny_data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("together", "epochs", "seconds"), [(0.0, [4], [60.0]), (0.25, [1, 3], [15.0, 45.0])])
+def test_the_gate_rests_in_the_last_part_of_the_training(
+    tiny_data: Any, monkeypatch: pytest.MonkeyPatch, together: float, epochs: list[int], seconds: list[float]
+) -> None:
     runs: list[tuple[TrainConfig, dict[str, torch.Tensor], Multimodal]] = []
     real = adapt.fit
 
@@ -28,11 +31,11 @@ def test_the_gate_rests_in_the_last_part_of_the_training(tiny_data: Any, monkeyp
     torch.manual_seed(0)
     network = build("late_fusion", tiny_data.schema, **SIZES)
     train = TrainConfig(epochs=4, batch_size=8, max_seconds=60.0)
-    result = compress(network, [AdaptTokens(budget=0.7)], tiny_data, train=train)
-    assert [config.epochs for config, *_ in runs] == [2, 2]
-    assert [config.max_seconds for config, *_ in runs] == [30.0, 30.0]
+    result = compress(network, [AdaptTokens(budget=0.7, together=together)], tiny_data, train=train)
+    assert [config.epochs for config, *_ in runs] == epochs
+    assert [config.max_seconds for config, *_ in runs] == seconds
     resting = what_decides(result)
-    assert [config.freeze for config, *_ in runs] == [(), resting]
+    assert [config.freeze for config, *_ in runs] == [(), resting][-len(runs) :]
     _, before, last = runs[-1]
     changed = {name for name, tensor in last.state_dict().items() if not torch.equal(tensor, before[name])}
     changed -= {"gate.price"}  # fitted anew when all is trained

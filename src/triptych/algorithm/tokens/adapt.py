@@ -27,7 +27,6 @@ from triptych.train.losses import Distillation, TaskLoss, task_loss
 from triptych.train.settling import settle
 
 _PRICED = 64  # batches that the price is fitted on
-_TOGETHER = 0.5  # of the training that the network and its gate share
 _SETTLED = 32  # batches that the worths are fitted on in the end
 
 
@@ -37,15 +36,16 @@ class AdaptTokens(Train):
     """Put a gate between the stems and the blocks, and train it with the network (see `Allotment`).
 
     Starts from the network's own weights and learns from its answers and from the targets: first network and gate
-    together; then the gate settles (see `triptych.train.settling`); then the network learns to live with what the gate
-    lets through.  The price of compute is fitted to the budget on validation rows: on those that it was trained on, a
-    gate chooses otherwise than on new ones.  Further knobs: see `Train`.
+    together, if at all; then the gate settles on the network at rest (see `triptych.train.settling`); then the network
+    learns to live with what the gate lets through.  The price of compute is fitted to the budget on validation rows: on
+    those that it was trained on, a gate chooses otherwise than on new ones.  Further knobs: see `Train`.
 
-    budget: mean cost of a row, as a share of the network's operations without a gate
-    cap:    most that any one row may cost, in the same unit; 0 is no limit
-    shares: of a modality's tokens that may be kept; 0 leaves the modality out
-    gate:   name of the gate
-    alpha:  share of the original's answers in the loss; the rest is the task's loss
+    budget:   mean cost of a row, as a share of the network's operations without a gate
+    cap:      most that any one row may cost, in the same unit; 0 is no limit
+    shares:   of a modality's tokens that may be kept; 0 leaves the modality out
+    gate:     name of the gate
+    alpha:    share of the original's answers in the loss; the rest is the task's loss
+    together: share of the training that the network and its gate begin with, by a straight-through estimator
     """
 
     saves: ClassVar[frozenset[str]] = frozenset({"latency"})
@@ -55,12 +55,14 @@ class AdaptTokens(Train):
     shares: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     gate: str = "adaptive"
     alpha: float = 0.5
+    together: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_number("budget", "in [0.01, 1]", 0.01, 1)
         self.require_number("cap", "in [0, 1]", 0, 1)
         self.require_number("alpha", "in [0, 1]", 0, 1)
+        self.require_number("together", "in [0, 1)", 0, 0.99)
         self.require("gate", f"one of {sorted(GATES)}", holds=isinstance(self.gate, str) and self.gate in GATES)
         self.require("shares", "numbers in [0, 1], one of them above 0", holds=_are_shares(self.shares))
 
@@ -72,26 +74,21 @@ class AdaptTokens(Train):
         config = dataclasses.replace(
             config, seed=context.seed, epochs=self.epochs or config.epochs, lr=self.lr or config.lr
         )
-        together, alone = _part(config, _TOGETHER), _part(config, 1 - _TOGETHER)
         objective = self.objective(context)
         new = load(data.validation, model.schema, batch_size=config.batch_size, seed=context.seed)
         rows = [batch.only(*model.schema.names) for batch in islice(new, _PRICED)]
         try:
-            start = gated(model, GateConfig(self.gate, self.shares, cap=self.cap))
-            fit_price_(start, rows, self.budget)
-            result = fit(
-                start,
-                data,
-                together,
-                objective=objective,
-                progress=context.progress,
-                after_step=objective.after_step,
-            )
+            result = gated(model, GateConfig(self.gate, self.shares, cap=self.cap))
+            fit_price_(result, rows, self.budget)
+            if self.together:
+                first, hook = _part(config, self.together), objective.after_step
+                result = fit(result, data, first, objective=objective, progress=context.progress, after_step=hook)
             known = load(data.train, model.schema, batch_size=config.batch_size, seed=context.seed, shuffle=True)
             settle(result, islice(known, _SETTLED), objective, seed=context.seed)
             fit_price_(result, rows, self.budget)
-            alone = dataclasses.replace(alone, freeze=(*alone.freeze, *what_decides(result)))
-            result = fit(result, data, alone, objective=objective.lesson, progress=context.progress)
+            rest = _part(config, 1 - self.together)
+            rest = dataclasses.replace(rest, freeze=(*rest.freeze, *what_decides(result)))
+            result = fit(result, data, rest, objective=objective.lesson, progress=context.progress)
             fit_price_(result, rows, self.budget)
         except ModelError as error:
             raise RecipeError(f"{self!r} cannot run: {error}") from error

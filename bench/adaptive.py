@@ -68,7 +68,17 @@ from triptych.train.settling import settle
 ROOT = Path(__file__).resolve().parents[1]
 SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
 STAGES = ("train", "measure", "record")
-OPTIONS = ("network", "budget", "dense_seconds", "token_dropout", "gate_seconds", "seconds", "lr", "corrupt")
+OPTIONS = (
+    "network",
+    "budget",
+    "dense_seconds",
+    "token_dropout",
+    "all_tokens",
+    "gate_seconds",
+    "seconds",
+    "lr",
+    "corrupt",
+)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs what it multiplies, not what it calls
     "dim": 96,
@@ -85,6 +95,7 @@ SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs w
 }
 OWN: Mapping[str, Any] = {  # ravdess: much of the rest is the spectrum, which stays; few clips, soon known by heart
     "ravdess": {"depth": 4, "hop_s": 0.020, "dropout": 0.3},
+    "sisfall": {"connector": "concat_pool"},
 }
 TRAIN: Mapping[str, Any] = {
     "epochs": 400,
@@ -117,7 +128,8 @@ def grain(modality: Modality) -> dict[str, Any]:
         case "image":
             return {"patch": -(-max(modality.height, modality.width) // 14)}
         case "series":
-            return {"frames_per_token": -(-modality.frames // 120)}
+            run = -(-modality.frames // 120)  # tokens of several frames overlap: fewer of them still see everything
+            return {"frames_per_token": run, **({"form": "convolved"} if run > 1 else {})}
         case "audio":
             return {"shrink": 2 if modality.sample_rate >= 16_000 else 1}
         case _:
@@ -176,9 +188,10 @@ class Cell:
         return Allotment(budget, TaskLoss(TRAIN["label_smoothing"]), lesson)
 
     def dense(self) -> Multimodal:
-        """Some of its tokens left out until late: so it trains faster, and those that follow have less to unlearn."""
+        """Some of its tokens left out until late: so it trains faster, and knows how to live with fewer."""
         start = network(self.data, self.seed, self.args.network)
-        return self.train(start, self.args.dense_seconds, token_dropout=self.args.token_dropout, lr=QUICK)
+        drop = {"token_dropout": self.args.token_dropout, "all_tokens": self.args.all_tokens}
+        return self.train(start, self.args.dense_seconds, lr=QUICK, **drop)
 
     def adaptive(self, dense: Multimodal) -> Multimodal:
         model, budget = gated(dense, GateConfig()), self.args.budget
@@ -291,7 +304,8 @@ def main() -> None:
     parser.add_argument("--network", default="late_fusion")
     parser.add_argument("--budget", type=float, default=0.4)
     parser.add_argument("--dense-seconds", type=float, default=600)
-    parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense, in the first part of its training")
+    parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense while it is trained")
+    parser.add_argument("--all-tokens", type=float, default=0.3, help="last share of that training without any")
     parser.add_argument("--gate-seconds", type=float, default=30)
     parser.add_argument("--seconds", type=float, default=60, help="of an equal share that is trained on")
     parser.add_argument("--lr", type=float, default=3e-4, help="of what has learnt already")

@@ -23,8 +23,8 @@ INK, ACCENT, QUIET = "#333333", "#2a6fbb", "#bbbbbb"
 
 ABOUT = """Written by `python bench/adaptive.py` from [results/adaptive.json](results/adaptive.json). Do not edit."""
 ABOUT_WAYS = """A gate looks at the stem tokens of every modality and decides for each row how many of a modality's
-tokens go on; the blocks of a modality that gets none are not run. The network is trained as usual, with tokens left
-out at random until late, and rests while its gate learns: with and without a gate, every other weight is the same.
+tokens go on; the blocks of a modality that gets none are not run. The network is trained as usual, but with tokens
+left out at random, and rests while its gate learns: with and without a gate, every other weight is the same.
 Compute is counted on the tokens that are there, gate and stems included; latency is the median of one prediction of
 the exported bundle, one thread, in turns with that of the network without; *in batches*, of 32 rows at once.
 Intervals are Student's t over the seeds; with one seed, that of the drop is over the test rows, paired."""

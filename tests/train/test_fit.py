@@ -57,9 +57,10 @@ def test_the_seed_decides_everything_and_the_global_generator_nothing(tiny_data)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_tokens_are_left_out_until_the_last_part_of_a_run(tiny_data) -> None:
+@pytest.mark.parametrize("last", [0.3, 0.0])
+def test_tokens_are_left_out_until_the_last_part_of_a_run(tiny_data, last: float) -> None:
     shares: list[float] = []
-    options = config(epochs=4, token_dropout=0.5)
+    options = config(epochs=4, token_dropout=0.5, all_tokens=last)
     model = network(tiny_data, frames_per_token=1)
 
     def look(trained, fraction: float) -> None:
@@ -68,9 +69,9 @@ def test_tokens_are_left_out_until_the_last_part_of_a_run(tiny_data) -> None:
     fitted = fit_with_history(model, tiny_data, options, after_step=look)
     droppers = len(shares) // fitted.steps
     assert droppers
-    whole = round(0.3 * fitted.steps)
+    whole = round(last * fitted.steps)
     assert shares[: droppers * (fitted.steps - whole)] == [0.5] * droppers * (fitted.steps - whole)
-    assert shares[-droppers * whole + droppers :] == [0.0] * droppers * (whole - 1)
+    assert shares[droppers * (fitted.steps - whole + 1) :] == [0.0] * droppers * max(whole - 1, 0)
     assert not same(fitted.model, fit(model, tiny_data, config(epochs=4)))
 
 

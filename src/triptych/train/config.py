@@ -21,6 +21,7 @@ _FRACTIONS = (
     "modality_dropout",
     "incomplete",
     "token_dropout",
+    "all_tokens",
     "average",
     "crop",
     "tint",
@@ -68,7 +69,8 @@ class TrainConfig:
     incomplete: float = 0.0  # share of the training rows that lack some of their modalities for the whole run
     balance: str = ""  # how modalities are kept from silencing each other, of `BALANCES`; empty means not at all
     balance_strength: float = 1.0  # in units of that method's usual one
-    token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted, until the last part
+    token_dropout: float = 0.0  # share of tokens left out of attention encoders, text excepted
+    all_tokens: float = 0.3  # last share of a run in which no token is left out
     augment: float = 0.0  # strength of `Augment.default`; 0 is none, 1 the usual amount
     crop: float = 0.0  # images: share of height and width that may be cut away
     tint: float = 0.0  # images: how far each colour channel may be changed

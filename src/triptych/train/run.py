@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from triptych.model.multimodal import Multimodal
 
 AfterStep = Callable[["Multimodal", float], None]
-_WHOLE = 0.3  # last share of a run with all tokens
 _SETTLE_EVERY = 16  # steps between reading losses back from an accelerator
 
 
@@ -192,7 +191,7 @@ class Run:
 
     def _drop_tokens(self) -> None:
         """Leave tokens out until the last part of the run, which fits the network to what it will see."""
-        share = self.config.token_dropout if self.fraction() < 1 - _WHOLE else 0.0
+        share = self.config.token_dropout if self.fraction() < 1 - self.config.all_tokens else 0.0
         for part in self.droppers:
             part.share = share
 

@@ -200,7 +200,7 @@ class Cell:
         return model
 
     def estimated(self, dense: Multimodal) -> Multimodal:
-        start, seconds, budget = gated(dense, GateConfig()), self.args.gate_seconds, self.args.budget
+        start, seconds, budget = gated(dense, GateConfig(rank=True)), self.args.gate_seconds, self.args.budget
         fit_price_(start, self.priced(), budget)
         others = [name for name, part in start.named_children() if name != "gate" and list(part.parameters())]
         model = self.train(start, seconds, self.objective(dense, budget), freeze=others, lr=QUICK)

@@ -208,12 +208,14 @@ class GateConfig:
     shares: of a modality's tokens that it may keep, in whole percents; 0 leaves the modality out
     hidden: features that it takes from each token
     cap:    most that one row may cost, gate included, as a share of what the network costs without one; 0 is no limit
+    rank:   learn which tokens of a modality go first, which only gradients teach; else they are spread evenly
     """
 
     name: str = "adaptive"
     shares: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0)
     hidden: int = 16
     cap: float = 0.0
+    rank: bool = False
 
     def __post_init__(self) -> None:
         known = isinstance(self.shares, tuple) and all(isinstance(one, int | float) for one in self.shares)

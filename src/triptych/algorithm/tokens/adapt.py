@@ -78,7 +78,7 @@ class AdaptTokens(Train):
         new = load(data.validation, model.schema, batch_size=config.batch_size, seed=context.seed)
         rows = [batch.only(*model.schema.names) for batch in islice(new, _PRICED)]
         try:
-            result = gated(model, GateConfig(self.gate, self.shares, cap=self.cap))
+            result = gated(model, GateConfig(self.gate, self.shares, cap=self.cap, rank=self.together > 0))
             fit_price_(result, rows, self.budget)
             if self.together:
                 first, hook = _part(config, self.together), objective.after_step

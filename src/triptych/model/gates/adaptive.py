@@ -2,9 +2,9 @@
 
 After the seed "Efficient Multimodal Learning", which asks that compute be allocated by the informativeness of each
 modality for a given input and leaves open how.  Here: every token is read by a small layer of its own,
-h = gelu(W x), and counts as much as 2 σ(w·x / √dim); the means of h and h² over the tokens, of all modalities side by
-side and standardised, give each count of tokens of each modality a worth, and a choice is worth the sum of its counts.
-Which tokens go first and how much is worth reading have weights of their own: one can be learnt without the other.
+h = gelu(W x); the means of h and h² over the tokens, of all modalities side by side and standardised, give each count
+of tokens of each modality a worth, and a choice is worth the sum of its counts.  Where ranks are learnt, a token counts
+as much as 2 σ(w·x / √dim), and those that count most go first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _FAR = 5.0  # standard deviations; what never varied while training may be a tho
 
 @final
 class AdaptiveGate(Gate):
-    """O(Σ tokens · dim · hidden) time.  A fresh one changes no token, and keeps as many as it may, evenly spread.
+    """O(Σ tokens · dim · hidden) time.  A fresh one changes no token, and keeps as many as it may, evenly spread.  One
+    without ranks goes on doing so, and has no tokens to sort when it runs.
 
     dims, tokens: width and number of each modality's stem tokens
     """
@@ -41,7 +42,8 @@ class AdaptiveGate(Gate):
         super().__init__(dims, tokens, config)
         hidden = config.hidden
         self.read = nn.ModuleDict({name: Dense(dim, hidden, precision="float32") for name, dim in dims.items()})
-        self.rank = nn.ModuleDict({name: Dense(dim, 1, precision="float32", bias=False) for name, dim in dims.items()})
+        ranked = dims if config.rank else {}
+        self.rank = nn.ModuleDict({n: Dense(dim, 1, precision="float32", bias=False) for n, dim in ranked.items()})
         self.standardise = Standardise(len(dims) * self.width, least=_LEAST, far=_FAR)
         self.mix = Dense(len(dims) * self.width, 2 * hidden, precision="float32")
         self.out = Dense(2 * hidden, sum(map(len, self.counts.values())), precision="float32")
@@ -62,12 +64,15 @@ class AdaptiveGate(Gate):
 
     def look(self, name: str, tokens: Tokens) -> Look:
         """tokens: (batch, tokens, dim); the gate's own loss does not reach the stem"""
-        x = tokens.x.detach()
-        features, rank = functional.gelu(self.read[name](x)), self.rank[name](x) * x.shape[-1] ** -0.5
+        x, there = tokens.x.detach(), here(tokens)
+        features = functional.gelu(self.read[name](x))
         moments = tokens.with_x(torch.cat([features, features * features], dim=-1)).mean()
-        score = rank.squeeze(-1) + self.get_buffer(f"spread_{name}")[: tokens.x.shape[1]]
-        there = here(tokens)
-        return Look(tokens.with_x(tokens.x * (2 * rank.sigmoid())), score, torch.cat([moments * there, there], dim=1))
+        summary = torch.cat([moments * there, there], dim=1)
+        even = self.get_buffer(f"spread_{name}")[: x.shape[1]]
+        if not self.config.rank:
+            return Look(tokens, even.expand(x.shape[0], -1), summary)
+        rank = self.rank[name](x) * x.shape[-1] ** -0.5
+        return Look(tokens.with_x(tokens.x * (2 * rank.sigmoid())), rank.squeeze(-1) + even, summary)
 
     def worth(self, summaries: Tensor) -> Tensor:
         """summaries: (batch, modalities, width) → (batch, choices)"""

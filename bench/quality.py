@@ -50,7 +50,7 @@ RECIPES = ROOT / "recipes" / "quality"
 RESULT = ROOT / "docs" / "results" / "quality.json"
 ASKED = {"avdigits": 0.95, "fashion": 0.875, "sisfall": 0.88, "ravdess": 0.62, "icu": 0.855, "mosi": 0.81}
 MOST_S = 1800.0  # of one seed's training
-TEACHERS = {"icu": 5}  # networks from other seeds, of which the judged one learns; none elsewhere
+TEACHERS = {"icu": 5, "mosi": 5}  # networks from other seeds, of which the judged one learns; none elsewhere
 LESSON = Distill(alpha=0.8, temperature=2.0, ask="once")
 
 

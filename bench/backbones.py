@@ -174,10 +174,9 @@ def gathered(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         name, way, seed = path.stem.rsplit("-", 2)
         found = json.loads(path.read_text())["found"]
         one = record["sets"].setdefault(
-            name, {key: found[key] for key in ("metric", "families", "rows")} | {"ways": {}}
+            name, {key: found[key] for key in ("metric", "families", "rows", "environment")} | {"ways": {}}
         )
         one["ways"].setdefault(way, {})[seed] = found["run"]
-        record["environment"] = found["environment"]
     for one in record["sets"].values():
         one["ways"] = {way: one["ways"][way] for way in RATES if way in one["ways"]}
     return record

@@ -38,7 +38,7 @@ def backbone_parts(record: Record) -> list[str]:
         families = ", ".join(f"{family} for {modality}" for modality, family in one["families"].items())
         parts += [
             f"### {name}",
-            told(families, one["rows"], record),
+            told(families, one, record),
         ]
         head = ("way", f"{one['metric']} on test", "95 %", "trained numbers", "memory of training", "s", "epochs")
         lines = []
@@ -59,13 +59,14 @@ def backbone_parts(record: Record) -> list[str]:
     return parts
 
 
-def told(families: str, rows: Record, record: Record) -> str:
+def told(families: str, one: Record, record: Record) -> str:
+    rows = one["rows"]
     return (
         f"{families}; {rows['train']:,} rows of training, {rows['validation']:,} of validation and all"
         f" {rows['test']:,} of test; at most {record['epochs']} epochs and {record['minutes']:g} minutes of training"
         " per run, one thread; what frozen backbones answer is worked out first, of every split, and counts in the"
         " seconds. A backbone of convolutions has no dense layer: LoRA reaches the blocks after it alone."
-        f" {setting(record['environment'])}"
+        f" {setting(one['environment'])}"
     )
 
 

@@ -29,9 +29,11 @@ ROWS = 12
 BATCH = tiny.batch(ROWS, *NAMES)
 
 
-def gated(name: str = "late_fusion", *, gate: str = "adaptive", strength: float = 3.0, **fields: Any) -> Multimodal:
+def gated(
+    name: str = "late_fusion", *, gate: str = "adaptive", strength: float = 3.0, connector: str = "", **fields: Any
+) -> Multimodal:
     """A network with a gate that chooses differently from row to row; with strength 0 a fresh one."""
-    plain = tiny.network(name, *NAMES)
+    plain = tiny.network(name, *NAMES, connector=connector)
     config = dataclasses.replace(plain.config, gate=GateConfig(gate, **{"rank": True, **fields}))
     model = fresh_model(config, plain)
     model.load_state_dict(plain.state_dict(), strict=False)
@@ -206,10 +208,13 @@ def session(graph: bytes, profile: str = "") -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize(("name", "rank"), [*((name, True) for name in FUSIONS), ("late_fusion", False)])
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [*((name, {}) for name in FUSIONS), ("late_fusion", {"rank": False, "connector": "concat_pool"})],
+)
 @torch.no_grad()
-def test_the_fused_graph_answers_and_chooses_as_the_network(name: str, rank: bool) -> None:
-    model = gated(name, rank=rank)
+def test_the_fused_graph_answers_and_chooses_as_the_network(name: str, fields: dict[str, Any]) -> None:
+    model = gated(name, **fields)
     run = session(graphs.export_fused(model))
     chosen = kept(model, BATCH)
     for number in range(ROWS):

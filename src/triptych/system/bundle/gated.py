@@ -109,6 +109,7 @@ def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: 
     here = f"{name}_branch."
     names = {"x": f"{here}x", "mask": f"{here}mask", "x_out": f"{here}x_out", "mask_out": f"{here}mask_out"}
     part = _part(blocks, here, names)
+    _make_what_is_constant(part, (names["x_out"], names["mask_out"]))
     dim = blocks.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     ends = {count: f"{here}end_{count}" for count in counts} if counts else {1: f"{here}count"}
     constants: dict[str, Any] = {"place": [place], "zero": [0]}
@@ -146,6 +147,14 @@ def _branch(title: str, nodes: Sequence[NodeProto], outputs: tuple[str, str], di
         helper.make_tensor_value_info(mask, TensorProto.FLOAT, [1, None]),
     ]
     return helper.make_graph(nodes, title, [], values)
+
+
+def _make_what_is_constant(part: GraphProto, outputs: tuple[str, str]) -> None:
+    """Have nodes give the outputs that are constants: a branch must not return what lies outside of it."""
+    for constant in part.initializer:
+        if constant.name in outputs:
+            output, constant.name = constant.name, f"{constant.name}.constant"
+            part.node.insert(0, helper.make_node("Identity", [constant.name], [output]))
 
 
 def _zeros(name: str, shape: tuple[int, ...]) -> NodeProto:

@@ -40,6 +40,7 @@ import adaptive_page
 import numpy as np
 import torch
 from adaptive_controls import cascade, dealt_at_random, spent
+from adaptive_page import SETS
 from corruption import Corrupt, corrupted
 from main_job import write_json
 
@@ -66,7 +67,6 @@ from triptych.train.losses import Distillation, TaskLoss
 from triptych.train.settling import settle
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
 STAGES = ("train", "measure", "record")
 OPTIONS = (
     "network",

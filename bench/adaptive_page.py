@@ -18,6 +18,7 @@ from words import ms, share, span, table
 from triptych.measure.quality import higher_is_better
 
 ROOT = Path(__file__).resolve().parents[1]
+SETS = ("avdigits", "fashion", "sisfall", "ravdess", "icu", "mosi")
 LESS_COMPUTE, LESS_LATENCY, WITHIN, LEAST_SETS = 0.50, 0.35, 0.005, 4
 INK, ACCENT, QUIET = "#333333", "#2a6fbb", "#bbbbbb"
 
@@ -67,6 +68,8 @@ def page(record: Record) -> str:
     sets = record["sets"]
     met = [name for name, one in sets.items() if meets(one)]
     told = f"Met on {len(met)} of {len(sets)} sets ({', '.join(met) or 'none'}); four were asked for."
+    if missing := [name for name in SETS if name not in sets]:
+        told += f" Not measured: {', '.join(missing)}."
     parts += [protocol(record), "## Against the network without a gate", ABOUT_RULE, told, main_table(sets)]
     parts += ["![Quality and latency, and shares under noise](images/adaptive.svg)"]
     parts += ["## Against other ways to spend as much", ABOUT_CONTROLS, control_table(sets)]
@@ -80,7 +83,8 @@ def protocol(record: Record) -> str:
     networks = ", ".join(sorted({f"`{one['options']['network']}`" for one in sets.values()}))
     commits = sorted({run["commit"][:12] for one in sets.values() for run in one["measured"] if run.get("commit")})
     at = f", measured at commit {', '.join(commits)}" if commits else ""
-    about = f"{networks}, up to two hundred tokens per modality{at}. {machine['cpu']}; {loads(record)}."
+    tokens = "up to two hundred tokens per modality, those of long series by the stem `convolved`"
+    about = f"{networks}, {tokens}{at}. {machine['cpu']}; {loads(record)}."
     return f"{about}\n\n{budget_table(sets)}"
 
 
@@ -90,8 +94,8 @@ def budget_table(sets: Record) -> str:
     for name, one in sets.items():
         options, sizes = one["options"], one["sizes"]
         seconds = (f"{options[key]:g}" for key in ("dense_seconds", "gate_seconds", "seconds"))
-        size = f"{sizes['dim']} × {sizes['depth']}"
-        shares = (share(options[key]) for key in ("budget", "corrupt"))
+        size = " ".join([f"{sizes['dim']} × {sizes['depth']}", sizes.get("connector", "")]).strip()
+        shares = (share(options[key]) for key in ("all_tokens", "budget", "corrupt"))
         rows.append((name, size, str(len(one["measured"])), *seconds, *shares))
     head = (
         "set",
@@ -100,6 +104,7 @@ def budget_table(sets: Record) -> str:
         "training (s)",
         "of the gate (s)",
         "of fixed shares (s)",
+        "last part with all tokens",
         "budget",
         "rows with noise in one modality",
     )

@@ -80,7 +80,7 @@ def one(*runs: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
     ways = dict.fromkeys(set(adaptive_page.WAYS) - {"cascade"}, costs)
     noise = [{"image": [{"strength": s, "share": share} for s, share in ((0.0, 0.5), (1.0, 0.1))]}]
     options = {"network": "late_fusion", "dense_seconds": 60, "gate_seconds": 20, "seconds": 30}
-    options |= {"budget": 0.4, "corrupt": 0.25}
+    options |= {"all_tokens": 0.3, "budget": 0.4, "corrupt": 0.25}
     about = {"metric": metric, "options": options, "sizes": {"dim": 8, "depth": 1}}
     return {"measured": list(runs), "cascade": [None], "noise": noise, **ways, **about}
 
@@ -110,7 +110,8 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     assert "Met on 1 of 2 sets (one)" in page
     assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | 75.0 | no |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
-    assert "| two | 8 × 1 | 1 | 60 | 20 | 30 | 40.0 % | 25.0 % |" in page
+    assert "| two | 8 × 1 | 1 | 60 | 20 | 30 | 30.0 % | 40.0 % | 25.0 % |" in page
+    assert "Not measured: avdigits, fashion," in page
     assert "no classes" in page
     assert "load of the machine after measuring 1.2 to 1.2" in page
     assert "No set has been measured yet." in adaptive_page.page({"sets": {}})

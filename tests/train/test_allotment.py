@@ -150,7 +150,9 @@ def test_a_gate_settles_where_rows_lack_modalities() -> None:
     lacks = model.gate.keep[seen.choice[1]][:, 0] > 0
     assert seen.loss[1].isnan().tolist() == lacks.tolist()
     assert not seen.loss[0].isnan().any()
-    assert math.isfinite(settle(model, [batch], objective))
+    nothing = dataclasses.replace(batch, present=dict.fromkeys(batch.inputs, torch.zeros(64, dtype=torch.bool)))
+    assert math.isfinite(settle(model, [batch, nothing], objective))
+    assert all(parameter.isfinite().all() for parameter in model.gate.parameters())
     with pytest.raises(TrainingError, match="no gate"):
         settle(network(None), [batch], objective)
     with pytest.raises(TrainingError, match="there are none"):

@@ -95,7 +95,7 @@ SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs w
 }
 OWN: Mapping[str, Any] = {  # more blocks where much of the rest stays: the spectrum; the convolutions of three sensors
     "ravdess": {"depth": 6, "hop_s": 0.020, "dropout": 0.3},  # few clips, soon known by heart
-    "sisfall": {"depth": 3, "connector": "concat_pool"},
+    "sisfall": {"depth": 3, "connector": "concat_pool", "mask": False},  # of its samples none is missing
 }
 TRAIN: Mapping[str, Any] = {
     "epochs": 400,

@@ -14,7 +14,8 @@ step_s:        median of the seconds between two steps, validation left out
 quality:       of the test split, or of validation where there is no test split; one value per seed
 
 Memory and seconds are the first seed's.  Every finished row leaves a file in --cells and is skipped afterwards, so that
-a stopped run goes on.  Writes --out as JSON and docs/backbones.md; the last line is JSON too.
+a stopped run goes on.  Writes --out as JSON, where the other sets' rows stay, and docs/backbones.md; the last line is
+JSON too.
 """
 
 from __future__ import annotations
@@ -193,7 +194,8 @@ def main() -> None:
         (args.cells / f"{name}.json").write_text(json.dumps({"options": options, "row": row}))
         print(name, row, file=sys.stderr, flush=True)
     found = {name: row for name in names if (row := finished(args.cells, name, options)) is not None}
-    record = {"data": args.data.name, "options": options, "environment": environment(threads=1), "rows": found}
+    record = json.loads(args.out.read_text()) if args.out.exists() else {"sets": {}}
+    record["sets"][args.data.name] = {"options": options, "environment": environment(threads=1), "rows": found}
     args.out.write_text(json.dumps(record, indent=1) + "\n")
     if args.out == RESULT:
         write_page(ROOT / "docs")

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fusion_page import interval
 from words import mb, span, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,6 +22,12 @@ WAYS = {
     "tuned": "everything trained",
     "fresh": "everything trained, from fresh weights (control)",
 }
+ABOUT_ADAPTERS = (
+    "*Quality* is the mean over the seeds, ± half of its 95 % interval (Student's t); *gain* the same of the"
+    " differences to the head alone, seed by seed. Memory and seconds are the first seed's, what else ran on the"
+    " machine in the seconds."
+)
+ADAPTER_HEAD = ("adapter", "trained numbers", "memory of training", "per step", "quality on test", "gain")
 Record = Mapping[str, Any]
 
 
@@ -71,16 +78,23 @@ def told(families: str, one: Record, record: Record) -> str:
 
 
 def adapter_parts(record: Record) -> list[str]:
+    parts = ["## Adapters", ABOUT_ADAPTERS]
+    for name, one in record["sets"].items():
+        parts += [f"### On {name}", adapters_told(one)]
+        rows = [(row, *cells(figures), gain(figures, one["rows"])) for row, figures in one["rows"].items()]
+        parts.append(table(ADAPTER_HEAD, rows))
+    return parts
+
+
+def adapters_told(record: Record) -> str:
     options = record["options"]
     cap = f" and {options['minutes']:g} minutes" if options.get("minutes") else ""
     cut = f" {options['train_rows']:,} rows of training." if options.get("train_rows") else ""
-    told = (
-        f"{record['data']}; every row trains {', '.join(options['also'])} beside the adapter, at most"
-        f" {options['epochs']} epochs{cap}, in a process of its own with one thread.{cut}"
+    return (
+        f"Every row trains {', '.join(options['also'])} beside the adapter, at most {options['epochs']} epochs{cap}, in"
+        f" a process of its own with one thread, {options['seeds']} seed{'s' * (options['seeds'] > 1)}.{cut}"
         f" {setting(record['environment'])}"
     )
-    head = ("adapter", "trained numbers", "memory of training", "per step", "quality on test")
-    return ["## Adapters", told, table(head, [(name, *cells(row)) for name, row in record["rows"].items()])]
 
 
 def cells(row: Record) -> tuple[str, ...]:
@@ -89,8 +103,20 @@ def cells(row: Record) -> tuple[str, ...]:
         return ("–", "–", "–", row["error"])
     memory = "–" if row["training_bytes"] is None else f"{row['training_bytes'] / 1e6:,.0f} MB"
     step = "–" if row["step_s"] is None else f"{1e3 * row['step_s']:,.0f} ms"
-    quality = ", ".join(f"{value:.4f}" for value in row["quality"])
-    return (f"{row['params']:,} ({row['share']:.1%})", memory, step, quality)
+    return (f"{row['params']:,} ({row['share']:.1%})", memory, step, plus_minus(*interval(row["quality"])))
+
+
+def gain(row: Record, rows: Mapping[str, Record]) -> str:
+    """By how much it is better than the head alone, seed by seed."""
+    control = rows.get("frozen", {})
+    if row is control or "quality" not in row or "quality" not in control:
+        return "–"
+    return plus_minus(*interval([a - b for a, b in zip(row["quality"], control["quality"], strict=True)]), sign="+")
+
+
+def plus_minus(mean: float, half: float | None, sign: str = "") -> str:
+    text = f"{mean:{sign}.3f}".replace("-", "−")
+    return text if half is None else f"{text} ± {half:.3f}"
 
 
 def setting(machine: Record) -> str:

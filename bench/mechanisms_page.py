@@ -85,12 +85,16 @@ def way_effect(name: str, results: Results) -> str | None:
 
 def adapter_effect(name: str, results: Results) -> str | None:
     """An adapter's quality and trained share against training everything, and against the head alone."""
-    record = results.get("adapters", {})
-    found = {row: one for row, one in record.get("rows", {}).items() if "error" not in one}
+    sets = results.get("adapters", {"sets": {}})["sets"].items()
+    return ". ".join(text for title, one in sets if (text := adapter_told(name, title, one["rows"]))) or None
+
+
+def adapter_told(name: str, title: str, rows: Mapping[str, Mapping[str, Any]]) -> str | None:
+    found = {row: one for row, one in rows.items() if "error" not in one}
     if name not in found:
         return None
     own = found[name]
-    told = f"{record['data']}: {mean(own):.3f} with {own['share']:.1%} of the numbers trained"
+    told = f"{title}: {mean(own):.3f} with {own['share']:.1%} of the numbers trained"
     against = {"full": "all of them", "frozen": "the head alone"}
     others = [f"{mean(found[row]):.3f} with {words}" for row, words in against.items() if row in found]
     return f"{told}; against {', '.join(others)}" if others else told

@@ -110,12 +110,17 @@ class Tokens:
 
     def mean(self) -> Tensor:
         """Mean of the real tokens, weighted: (batch, dim); zero where no token is real."""
+        if self._is_one():
+            return self.x[:, 0] if self.mask is None else torch.where(self.mask, self.x[:, 0], 0.0)
         if self.mask is None and self.weight is None:
-            count = self.x.shape[1]
-            return self.x[:, 0] if isinstance(count, int) and count == 1 else self.x.mean(dim=1)
+            return self.x.mean(dim=1)
         weight = self.weights()
         total = weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
         return (self.x * (weight / total).unsqueeze(-1)).sum(dim=1)
+
+    def some(self) -> Tensor:
+        """Whether a row has a token that is real: (batch, 1) bool.  A graph takes the sum that `mean` divides by."""
+        return self.real() if self._is_one() else self.weights().sum(dim=1, keepdim=True) > 0
 
     def most(self) -> Tensor:
         """Largest value of each feature among the real tokens: (batch, dim); zero where no token is real."""
@@ -123,4 +128,9 @@ class Tokens:
             return self.x.amax(dim=1)
         real = self.mask.unsqueeze(-1)
         largest = self.x.masked_fill(~real, torch.finfo(self.x.dtype).min).amax(dim=1)
-        return torch.where(real.any(dim=1), largest, 0.0)
+        return torch.where(self.some(), largest, 0.0)
+
+    def _is_one(self) -> bool:
+        """Whether there is one token per row, and a graph knows that."""
+        count = self.x.shape[1]
+        return isinstance(count, int) and count == 1

@@ -70,17 +70,16 @@ def test_a_cell_is_skipped_once_it_is_done_and_never_mixed_with_other_options(tm
 
 
 def test_adapters_are_told_row_by_row() -> None:
-    row = {"params": 100, "share": 0.1, "training_bytes": None, "step_s": 0.02, "quality": [0.5, 0.25]}
-    options = {"also": ["head"], "epochs": 4, "minutes": 2.0, "train_rows": 1000}
-    record = {
-        "data": "fashion",
-        "options": options,
-        "environment": MACHINE,
-        "rows": {"lora": row, "x": {"error": "no"}},
-    }
+    row = {"params": 100, "share": 0.1, "training_bytes": None, "step_s": 0.02, "quality": [0.5, 0.25, 0.6]}
+    alone = {**row, "quality": [0.4, 0.25, 0.65]}
+    options = {"also": ["head"], "epochs": 4, "minutes": 2.0, "train_rows": 1000, "seeds": 3}
+    rows = {"frozen": alone, "lora": row, "x": {"error": "no"}}
+    record = {"sets": {"fashion": {"options": options, "environment": MACHINE, "rows": rows}}}
     page = backbones_page.page(None, record)
-    assert "| lora | 100 (10.0%) | – | 20 ms | 0.5000, 0.2500 |" in page
-    assert "| x | – | – | – | no |" in page
+    assert "| frozen | 100 (10.0%) | – | 20 ms | 0.433 ± 0.502 | – |" in page
+    assert "| lora | 100 (10.0%) | – | 20 ms | 0.450 ± 0.448 | +0.017 ± 0.190 |" in page
+    assert "| x | – | – | – | no | – |" in page
+    assert "in a process of its own with one thread, 3 seeds." in page
     assert "at most 4 epochs and 2 minutes" in page
 
 

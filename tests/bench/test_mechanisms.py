@@ -78,7 +78,7 @@ def test_fusions_are_told_against_late_fusion() -> None:
 
 def test_adapters_are_told_against_training_everything() -> None:
     rows = {"lora": {"quality": [0.8, 0.9], "share": 0.012}, "full": {"quality": [0.9]}, "prompt": {"error": "no"}}
-    results = {"adapters": {"data": "fashion", "rows": rows}}
+    results = {"adapters": {"sets": {"fashion": {"rows": rows}}}}
     assert mechanisms_page.adapter_effect("lora", results) == (
         "fashion: 0.850 with 1.2% of the numbers trained; against 0.900 with all of them"
     )

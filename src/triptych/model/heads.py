@@ -88,7 +88,7 @@ class PairHead(nn.Module):
     def side(self, name: str, tokens: Tokens) -> Tensor:
         """Embedding of one side: (batch, width), of length one, or zero where no token is real."""
         vector: Tensor = self.sides[name](tokens.mean())
-        return vector if tokens.mask is None else vector * tokens.mask.any(dim=1, keepdim=True)
+        return vector if tokens.mask is None else vector * tokens.some()
 
     def logits(self, similarity: Tensor) -> tuple[Tensor, Tensor]:
         """Similarities over the learnt temperature, and the learnt bias to add to them: the same shape, and ()."""

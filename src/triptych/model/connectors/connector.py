@@ -39,4 +39,4 @@ def learnt(x: Tensor, source: Tokens) -> Tokens:
     """
     if source.mask is None:
         return Tokens(x)
-    return Tokens(x, source.mask.any(dim=1, keepdim=True).expand(-1, x.shape[1]))
+    return Tokens(x, source.some().expand(-1, x.shape[1]))

@@ -38,7 +38,7 @@ class CrossAttention(nn.Module, ABC):
         pairs = self.key_value(source.x).unflatten(-1, (self.heads, 2, self.head_dim)).permute(3, 0, 2, 1, 4)
         read = self.read(query, pairs[0], pairs[1], source)
         out: Tensor = self.out(read.transpose(1, 2).flatten(2))
-        return out if source.mask is None else out * source.mask.any(dim=1)[:, None, None]
+        return out if source.mask is None else out * source.some().unsqueeze(2)
 
     @abstractmethod
     def read(self, query: Tensor, key: Tensor, value: Tensor, source: Tokens) -> Tensor:

@@ -36,4 +36,4 @@ class LateFusion(Fusion):
             return absent.expand(rows, -1)
         if tokens.mask is None:
             return tokens.mean()
-        return torch.where(tokens.mask.any(dim=1, keepdim=True), tokens.mean(), absent)
+        return torch.where(tokens.some(), tokens.mean(), absent)

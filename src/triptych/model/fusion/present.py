@@ -15,7 +15,7 @@ def shares(parts: Sequence[Tokens]) -> Tensor:
 
     A row that holds none gets zeros only.
     """
-    exists = torch.stack([tokens.real().any(dim=1) for tokens in parts]).to(parts[0].x.dtype)
+    exists = torch.stack([tokens.some().squeeze(1) for tokens in parts]).to(parts[0].x.dtype)
     return exists / exists.sum(dim=0).clamp(min=1)
 
 

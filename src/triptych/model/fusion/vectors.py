@@ -32,7 +32,7 @@ class Vectors(nn.Module):
         vectors, exists = [], []
         for name, project in self.project.items():
             tokens = streams.get(name)
-            here = nowhere if tokens is None else tokens.real().any(dim=1, keepdim=True)
+            here = nowhere if tokens is None else tokens.some()
             vectors.append(nothing if tokens is None else torch.where(here, project(tokens.mean()), nothing))
             exists.append(here)
         return torch.stack(vectors), torch.stack(exists)

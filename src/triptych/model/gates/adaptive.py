@@ -67,7 +67,7 @@ class AdaptiveGate(Gate):
         x, there = tokens.x.detach(), here(tokens)
         features = functional.gelu(self.read[name](x))
         moments = tokens.with_x(torch.cat([features, features * features], dim=-1)).mean()
-        summary = torch.cat([moments * there, there], dim=1)
+        summary = torch.cat([moments, there], dim=1)
         even = self.get_buffer(f"spread_{name}")[: x.shape[1]]
         if not self.config.rank:
             return Look(tokens, even.expand(x.shape[0], -1), summary)

@@ -112,7 +112,7 @@ def here(tokens: Tokens) -> Tensor:
     """1 where a row has any token, else 0: (batch, 1)."""
     if tokens.mask is None:
         return torch.ones_like(tokens.x[:, 0, :1])
-    return tokens.mask.any(dim=1, keepdim=True).to(tokens.x.dtype)
+    return tokens.some().to(tokens.x.dtype)
 
 
 def _counts(tokens: int, shares: tuple[float, ...]) -> tuple[int, ...]:

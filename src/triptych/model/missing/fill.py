@@ -31,7 +31,7 @@ class Fill(nn.Module, ABC):
         """streams: any non-empty subset of the modalities → all of them, each with a real token in every row."""
         rows = next(iter(streams.values())).x
         nowhere = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
-        held = [streams[n].real().any(dim=1) if n in streams else nowhere for n in self.dims]
+        held = [streams[n].some().squeeze(1) if n in streams else nowhere for n in self.dims]
         exists = torch.stack(held, dim=1)
         return {name: self._filled(name, streams.get(name), exists) for name in self.dims}
 

@@ -67,7 +67,7 @@ def taken(tokens: Tokens, take: Take, *, leading: int = 0) -> Tokens:
         case "grid":
             mask = None if tokens.mask is None else tokens.mask[:, leading:]
             return Tokens(tokens.x[:, leading:], mask)
-    some = None if tokens.mask is None else tokens.mask.any(dim=1, keepdim=True)
+    some = None if tokens.mask is None else tokens.some()
     if take == "mean":
         return Tokens(tokens.mean().unsqueeze(1), some)
     if take == "first":

@@ -9,7 +9,7 @@ than the branch.  Weights stay outside the branches, where all graphs of a bundl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, final
 
 import onnx
@@ -64,14 +64,15 @@ def joined(model: Multimodal, raws: Mapping[str, Tensor], axes: Mapping[str, Axe
     streams = {name: model.go_on(name, look.tokens) for name, look in looks.items()}
     tensors = [t for tokens in streams.values() for t in (tokens.x, tokens.weights())]
     inputs = [f"{name}.{part}" for name in names for part in ("x", "mask")]
-    counts = [{1: Dim(f"{name}_tokens", min=1, max=65536)} for name in names for _ in range(2)]
+    counts = [_open(name, tokens) for name, tokens in streams.items() for _ in range(2)]
+    weighted = {name for name, tokens in streams.items() if tokens.weight is not None}
     graph = onnx.load_model_from_string(front).graph
     for place, name in enumerate(names):
         blocks = onnx.load_model_from_string(_blocks(model, name, looks[name], {}))
         known = None if 1 in axes[name] else [count for count in gate_of(model).counts[name] if count]
         _add_branches(graph, blocks, name, place, known)
     last = _part(
-        onnx.load_model_from_string(trace(_Decide(model), tensors, inputs, ["output"], counts)),
+        onnx.load_model_from_string(trace(_Decide(model, weighted), tensors, inputs, ["output"], counts)),
         "decide.",
         {name: f"{name}_kept" for name in inputs} | {"output": "output"},
     )
@@ -98,6 +99,11 @@ def _blocks(model: Multimodal, name: str, look: Look, batch: Axes) -> bytes:
     open_axes = {**batch, 1: count}
     tensors = [look.tokens.x, look.tokens.weights()]
     return trace(stage, tensors, ["x", "mask"], ["x_out", "mask_out"], [open_axes, open_axes])
+
+
+def _open(name: str, whole: Tokens) -> Axes:
+    """A modality's number of tokens, which fewer stem tokens change; but one token for them all is one for any."""
+    return {} if whole.x.shape[1] == 1 else {1: Dim(f"{name}_tokens", min=1, max=65536)}
 
 
 def _add_branches(graph: GraphProto, blocks: onnx.ModelProto, name: str, place: int, counts: Counts) -> None:
@@ -232,14 +238,17 @@ class _Front(Several):
 
 @final
 class _Decide(Several):
-    """x and mask of every modality, of one row → output (1, outputs)"""
+    """x and mask of every modality, of one row → output (1, outputs)
 
-    def __init__(self, model: Multimodal) -> None:
+    weighted: modalities whose tokens may weigh something else than one
+    """
+
+    def __init__(self, model: Multimodal, weighted: Set[str]) -> None:
         super().__init__()
-        self.model, self.names = model, tuple(model.encoders)
+        self.model, self.weighted, self.names = model, weighted, tuple(model.encoders)
 
     def forward(self, *pairs: Tensor) -> Tensor:
-        streams = {
-            name: Tokens(pairs[2 * i], pairs[2 * i + 1] > 0, pairs[2 * i + 1]) for i, name in enumerate(self.names)
-        }
+        streams = {}
+        for name, x, weight in zip(self.names, pairs[::2], pairs[1::2], strict=True):
+            streams[name] = Tokens(x, weight > 0, weight if name in self.weighted else None)
         return self.model.decide(streams)

@@ -148,7 +148,7 @@ def left_out(record: Record, way: str) -> str | None:
     A fixed score has no such half and is told at the automatic p.
     """
     found = {
-        "batch": lambda run: run["curve"]["0.5"],
+        "row": lambda run: run["curve"]["0.5"],
         "random": lambda run: run["random"]["0.5"],
         "score": lambda run: run["fixed"],
     }

@@ -97,8 +97,8 @@ def test_what_a_stage_adds_in_words() -> None:
 
 def test_what_leaving_routes_out_changes_in_words() -> None:
     record = made()
-    batch, random, score = (s3_page.left_out(record, way) for way in ("batch", "random", "score"))
-    assert batch == "+5.000 points on average with half of the routes, against all of them"
+    row, random, score = (s3_page.left_out(record, way) for way in ("row", "random", "score"))
+    assert row == "+5.000 points on average with half of the routes, against all of them"
     assert random == "−5.000 points on average with half of the routes, against all of them"
     assert score == "−5.500 points on average with automatic p, against all of them"
-    assert s3_page.left_out(record, "row") is None
+    assert s3_page.left_out(record, "batch") is None

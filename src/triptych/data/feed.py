@@ -73,11 +73,15 @@ class Table:
     def providing(self, modality: Modality, values: Array) -> Table:
         """The same rows with one modality's values at hand; what was decoded of the others stays shared.
 
-        modality: a series;  values: (rows, frames, channels) float32, part of the table's content from then on
+        modality: a series or codes
+        values:   of every row, as `Batch` has them; part of the table's content from then on
         """
-        if modality.kind != "series" or values.shape != (len(self), modality.frames, modality.channels):
-            wanted = f"(rows, frames, channels) of a series of {len(self)} rows"
-            raise DataError(f"values at hand for {modality.name!r} must be {wanted}, got {values.shape}")
+        wanted = (len(self), *_full_shape(modality))
+        if modality.kind not in ("series", "codes") or values.shape != wanted:
+            raise DataError(
+                f"values at hand are those of a series or codes, here of shape {wanted}; {modality.name!r} is"
+                f" {modality.kind} and got {values.shape}"
+            )
         digest = hashlib.sha256(np.ascontiguousarray(values).reshape(-1).data).hexdigest()
         notes = {**(self.table.schema.metadata or {}), f"triptych.{modality.name}".encode(): digest.encode()}
         noted = self.table.replace_schema_metadata(notes)
@@ -175,9 +179,9 @@ class Feed:
         return value
 
     def _unique_items(self) -> tuple[Array, int]:
-        """Which decoded item each row uses: rows with the same path or the same text share one."""
+        """Which decoded item each row uses: rows with the same path or the same text share one, if they are decoded."""
         column = self._columns[0]
-        if self.modality.kind not in {*FILES, "text"} or not _is_string(column.type):
+        if self._values is not None or self.modality.kind not in {*FILES, "text"} or not _is_string(column.type):
             return np.arange(len(self.table)), len(self.table)
         codes = pc.dictionary_encode(column, null_encoding="encode").combine_chunks()
         return codes.indices.to_numpy(zero_copy_only=False), len(codes.dictionary)

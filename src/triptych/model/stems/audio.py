@@ -31,9 +31,15 @@ class AudioStem(LogMelStem):
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, samples) float32"""
+        x, real = self.runs(raw)
+        return Tokens(self.project(x) + self.position.rows(self.tokens), real if self.mask else None)
+
+    def runs(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames of each token side by side, and whether it is real.
+
+        raw: (batch, samples) float32 → (batch, tokens, run · mels), (batch, tokens) bool
+        """
         x, real = self.log_mel(self.power(raw))
         if (extra := self.tokens * self.run - self.frames) > 0:
             x = functional.pad(x, (0, 0, 0, extra))
-        x = torch.unflatten(x, 1, (self.tokens, self.run)).flatten(2)
-        mask = real[:, :: self.run] if self.mask else None
-        return Tokens(self.project(x) + self.position.rows(self.tokens), mask)
+        return torch.unflatten(x, 1, (self.tokens, self.run)).flatten(2), real[:, :: self.run]

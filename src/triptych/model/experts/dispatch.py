@@ -65,7 +65,7 @@ class ExpertMlps(nn.Module):
 def sorted_pairs(routing: Routing) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens and gates in the order of `Routing.by_expert`, and its counts: (pairs,), (pairs,), (experts,)."""
     order, counts = routing.by_expert()
-    return routing.token[order], routing.gate[order], counts
+    return routing.token.index_select(0, order), routing.gate.index_select(0, order), counts
 
 
 @final
@@ -84,7 +84,8 @@ class ExpertMlpsGraph(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """x: (batch · tokens, dim) → (batch · tokens, dim)"""
-        out: Tensor = expert_mlps(x, *sorted_pairs(routing), list(self.weights), list(self.grids))
+        whole = routing.kept is None
+        out: Tensor = expert_mlps(x, *sorted_pairs(routing), list(self.weights), list(self.grids), whole)
         return out
 
 
@@ -104,15 +105,22 @@ def _matrices(layer: GroupedDense) -> list[list[Tensor]]:
 
 @torch.library.custom_op("triptych::expert_mlps", mutates_args=())
 def expert_mlps(  # noqa: PLR0917 (operators take their tensors by position)
-    x: Tensor, token: Tensor, gate: Tensor, counts: Tensor, weights: Sequence[Tensor], grids: Sequence[Tensor]
+    x: Tensor,
+    token: Tensor,
+    gate: Tensor,
+    counts: Tensor,
+    weights: Sequence[Tensor],
+    grids: Sequence[Tensor],
+    whole: bool,  # noqa: FBT001
 ) -> Tensor:
     """What `ExpertMlps` computes, as one operator that the exporter writes out.
 
     x: (tokens, dim); token, gate: (pairs,) sorted by expert, counts: (experts,) pairs of each, the rest is left out;
     weights: of each expert in turn, first layer and second: matrix (inputs, outputs), where it is of integers its scale
-    and zero point, and bias; grids: scale and zero point of the inputs of both layers, or nothing → (tokens, dim)
+    and zero point, and bias; grids: scale and zero point of the inputs of both layers, or nothing; whole: that no pair
+    is left out → (tokens, dim)
     """
-    working = int(counts.sum())
+    working = len(token) if whole else int(counts.sum())
     rows = x[token[:working]]
     each = len(weights) // len(counts)
     for layer in range(2):
@@ -135,5 +143,6 @@ def _(  # noqa: PLR0917
     counts: Tensor,  # noqa: ARG001
     weights: Sequence[Tensor],  # noqa: ARG001
     grids: Sequence[Tensor],  # noqa: ARG001
+    whole: bool,  # noqa: ARG001, FBT001
 ) -> Tensor:
     return torch.empty_like(x)

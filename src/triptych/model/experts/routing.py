@@ -44,5 +44,6 @@ class Routing:
         key = self.expert if self.kept is None else torch.where(self.kept, self.expert, experts)
         place = torch.arange(pairs, device=key.device)
         order = (key * pairs + place).argsort()  # no two keys are equal, so every runtime finds the same order
-        counts = key.new_zeros(experts + 1).scatter_add(0, key, torch.ones_like(key))
-        return order, counts[:experts]
+        bins = experts if self.kept is None else experts + 1
+        counts = key.new_zeros(bins).scatter_add(0, key, torch.ones_like(key))
+        return order, counts if self.kept is None else counts[:experts]

@@ -9,16 +9,23 @@ from onnxscript import opset20 as op
 
 
 def expert_mlps_node(  # noqa: PLR0917 (operators take their tensors by position)
-    x: Any, token: Any, gate: Any, counts: Any, weights: Sequence[Any], grids: Sequence[Any]
+    x: Any,
+    token: Any,
+    gate: Any,
+    counts: Any,
+    weights: Sequence[Any],
+    grids: Sequence[Any],
+    whole: bool,  # noqa: FBT001
 ) -> Any:
     """Σ gate · expert(token): the working pairs' rows are gathered, split by expert, multiplied, joined and added up.
 
     Arguments as of `triptych.model.experts.dispatch.expert_mlps`.
     """
     experts = int(counts.shape[0])
-    start: Any = op.Constant(value_ints=[0])
-    working = op.ReduceSum(counts, start, keepdims=1)
-    token, gate = (op.Slice(part, start, working) for part in (token, gate))
+    if not whole:
+        start: Any = op.Constant(value_ints=[0])
+        working = op.ReduceSum(counts, start, keepdims=1)
+        token, gate = (op.Slice(part, start, working) for part in (token, gate))
     rows = op.Gather(x, token, axis=0)
     each = len(weights) // experts
     answers = [

@@ -93,10 +93,11 @@ SIZES: Mapping[str, Any] = {  # few blocks and many tokens: a block then costs w
     "mels": 32,
     "exits": True,
 }
-OWN: Mapping[str, Any] = {  # more blocks where much of the rest stays: the spectrum; the convolutions of three sensors
-    "ravdess": {"depth": 6, "hop_s": 0.020, "dropout": 0.3},  # few clips, soon known by heart
+OWN: Mapping[str, Any] = {  # more in blocks where much of the rest stays: the spectrum; convolutions of three sensors
+    "ravdess": {"dim": 128, "depth": 4, "hop_s": 0.020, "dropout": 0.3},  # few clips, soon known by heart
     "sisfall": {"depth": 3, "connector": "concat_pool", "mask": False},  # of its samples none is missing
 }
+OF_MODALITIES: Mapping[str, Any] = {"ravdess": {"face": {"depth": 0}}}  # one token, with none to mix with
 TRAIN: Mapping[str, Any] = {
     "epochs": 400,
     "batch_size": 64,
@@ -115,7 +116,9 @@ OVERHEAD_S = 30  # what a cell takes beside its trainings
 
 def network(data: Dataset, seed: int, name: str) -> Multimodal:
     torch.manual_seed(seed)
-    return build(name, data.schema, modalities={m.name: grain(m) for m in data.schema.modalities}, **sizes(data.name))
+    own = OF_MODALITIES.get(data.name, {})
+    special = {m.name: {**grain(m), **own.get(m.name, {})} for m in data.schema.modalities}
+    return build(name, data.schema, modalities=special, **sizes(data.name))
 
 
 def sizes(name: str) -> dict[str, Any]:
@@ -350,7 +353,7 @@ def gather(out: Path, seeds: int) -> dict[str, Any]:
             sets[name] = {step: [json.loads((f / f"{step}.json").read_text()) for f in done] for step in steps}
             sets[name]["metric"] = loaded(name).schema.metric
             sets[name]["options"] = json.loads((out / name / "options.json").read_text())
-            sets[name]["sizes"] = sizes(name)
+            sets[name]["sizes"] = {**sizes(name), "modalities": OF_MODALITIES.get(name, {})}
     return {"environment": environment(threads=1), "sets": sets}
 
 

@@ -94,7 +94,9 @@ def budget_table(sets: Record) -> str:
     for name, one in sets.items():
         options, sizes = one["options"], one["sizes"]
         seconds = (f"{options[key]:g}" for key in ("dense_seconds", "gate_seconds", "seconds"))
-        size = " ".join([f"{sizes['dim']} × {sizes['depth']}", sizes.get("connector", "")]).strip()
+        own = [f"{part} × {its['depth']}" for part, its in sizes.get("modalities", {}).items()]
+        more = [sizes.get("connector", ""), "" if sizes.get("mask", True) else "no masks", *own]
+        size = ", ".join([f"{sizes['dim']} × {sizes['depth']}", *filter(None, more)])
         shares = (share(options[key]) for key in ("all_tokens", "budget", "corrupt"))
         rows.append((name, size, str(len(one["measured"])), *seconds, *shares))
     head = (

@@ -24,8 +24,8 @@ WAYS = {
 }
 ABOUT_ADAPTERS = (
     "*Quality* is the mean over the seeds, ± half of its 95 % interval (Student's t); *gain* the same of the"
-    " differences to the head alone, seed by seed. Memory and seconds are the first seed's, what else ran on the"
-    " machine in the seconds."
+    " differences to the head alone, seed by seed. Memory and seconds are the first seed's; seconds hold what else the"
+    " machine did meanwhile, so small differences between them say nothing."
 )
 ADAPTER_HEAD = ("adapter", "trained numbers", "memory of training", "per step", "quality on test", "gain")
 Record = Mapping[str, Any]

@@ -70,7 +70,7 @@ CONNECTORS = (
 )
 TRIALS = (
     Trial("STEMS", "sisfall", ("series",), "form", ("series", "norms", "convolved", "statistics", "summary")),
-    Trial("STEMS", "icu", ("series",), "form", ("series", "convolved", "statistics", "summary")),
+    Trial("STEMS", "icu", ("series",), "form", ("series", "convolved", "statistics", "graded", "summary")),
     Trial("STEMS", "ravdess", ("audio",), "form", ("audio", "profile")),
     Trial("CHANNELS", "avdigits", ("image", "audio"), "channel", CHANNELS),
     Trial("CHANNELS", "avdigits", ("image",), "channel", ("mlp", "inverted_bottleneck")),

@@ -15,6 +15,7 @@ from triptych.errors import ModelError
 from triptych.model.build import build
 from triptych.model.config import EncoderConfig, StemConfig
 from triptych.model.stems.convolved import ConvolvedStem, prime_factors
+from triptych.model.stems.graded import GradedStem
 from triptych.model.stems.norms import NormsStem
 from triptych.model.stems.statistics import RIDGE, statistics
 from triptych.schema import Modality, Schema
@@ -48,7 +49,7 @@ def test_a_line_has_its_slope_and_its_last_quarter() -> None:
     assert found[10].item() == pytest.approx(x[300:].mean().item())
 
 
-@pytest.mark.parametrize("form", ["statistics", "norms", "convolved"])
+@pytest.mark.parametrize("form", ["statistics", "graded", "norms", "convolved"])
 @torch.no_grad()
 def test_they_survive_gaps_and_export_as_they_compute(form: str) -> None:
     sizes = {"dim": 8, "depth": 1, "heads": 2, "frames_per_token": 3, "modalities": {"m": {"form": form}}}
@@ -63,6 +64,17 @@ def test_they_survive_gaps_and_export_as_they_compute(form: str) -> None:
     x, weights = session.run(None, {"m": raw.numpy()})
     assert np.array_equal(weights > 0, tokens.real())
     assert np.allclose(x[tokens.real().numpy()], tokens.x[tokens.real()], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_grade_is_how_far_a_statistic_is_through_a_range() -> None:
+    series = Modality("m", "series", frames=4, channels=1, center=(0.0,), scale=(1.0,))
+    stem = GradedStem(series, EncoderConfig(2, StemConfig(frames_per_token=4)), "float32")
+    found = stem.read(torch.tensor([[-3.0, 0.35, 1.35]])).unflatten(1, (5, 3))[0]
+    assert found[0].tolist() == pytest.approx([-3.0, 0.35, 1.35])
+    assert found[:, 0].tolist()[1:] == [0.0] * 4
+    assert found[1:, 1].tolist() == pytest.approx([1.0, 1.0, 0.5, 0.0])
+    assert found[1:, 2].tolist() == pytest.approx([1.0, 1.0, 1.0, 0.5])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from triptych.model.stems.audio import AudioStem
 from triptych.model.stems.codes import CodesStem
 from triptych.model.stems.convolved import ConvolvedStem
 from triptych.model.stems.features import FeaturesStem
+from triptych.model.stems.graded import GradedStem
 from triptych.model.stems.image import ImageStem
 from triptych.model.stems.norms import NormsStem
 from triptych.model.stems.points import PointsStem
@@ -25,6 +26,7 @@ STEMS: dict[str, type[Stem]] = {
     "codes": CodesStem,
     "convolved": ConvolvedStem,
     "features": FeaturesStem,
+    "graded": GradedStem,
     "image": ImageStem,
     "norms": NormsStem,
     "points": PointsStem,
@@ -44,6 +46,7 @@ __all__ = [
     "CodesStem",
     "ConvolvedStem",
     "FeaturesStem",
+    "GradedStem",
     "ImageStem",
     "NormsStem",
     "PointsStem",

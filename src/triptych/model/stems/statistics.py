@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ COUNT = 11  # statistics of a channel
 RIDGE = 0.02  # of slopes, in squared shares of a run
 
 
-@final
 class StatisticsStem(FramesStem):
     """(batch, frames, channels) float32, NaN where missing → a token per run of frames.
 
@@ -28,18 +27,25 @@ class StatisticsStem(FramesStem):
     `SummaryStem` is cheaper, but its averages count what is missing as zeros.
     """
 
+    each: ClassVar[int] = 1  # numbers that a statistic is read as
+
     def __init__(self, modality: Modality, encoder: EncoderConfig, precision: Precision) -> None:
         super().__init__(modality, encoder, precision)
-        self.project = Dense(COUNT * modality.channels, encoder.dim, precision=precision, bias=False)
+        inputs = self.each * COUNT * modality.channels
+        self.project = Dense(inputs, encoder.dim, precision=precision, bias=False)
 
     def forward(self, raw: Tensor) -> Tokens:
         """raw: (batch, frames, channels) float32"""
         x, missing = self.scaled(raw)
         runs = (self.tokens, self.run)
         x, missing = torch.unflatten(x, 1, runs), torch.unflatten(missing, 1, runs)
-        features = statistics(x, missing).flatten(-2)
+        features = self.read(statistics(x, missing).flatten(-2))
         mask = ~missing.flatten(2).all(dim=2) if self.mask else None
         return Tokens(self.project(features) + self.position.rows(self.tokens), mask)
+
+    def read(self, told: Tensor) -> Tensor:
+        """What is projected.  told: (..., statistics) → (..., each · statistics)"""
+        return told
 
 
 def statistics(x: Tensor, missing: Tensor) -> Tensor:

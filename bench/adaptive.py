@@ -236,6 +236,9 @@ class Cell:
         self.record("noise", lambda: self.noise(dense, adaptive))
 
     def measure(self) -> None:
+        path = self.folder / "measured.json"
+        if self.args.again and path.exists():
+            path.replace(self.folder / "before.json")
         self.record("measured", self.measured)
 
     def noise(self, dense: Multimodal, adaptive: Multimodal) -> dict[str, Any]:
@@ -314,6 +317,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-4, help="of what has learnt already")
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
+    parser.add_argument("--again", action="store_true", help="time what was timed once more; both are told")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("out/adaptive"))
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where `record` writes")
@@ -351,6 +355,7 @@ def gather(out: Path, seeds: int) -> dict[str, Any]:
         done = [folder for folder in folders if (folder / "measured.json").exists()]
         if done:
             sets[name] = {step: [json.loads((f / f"{step}.json").read_text()) for f in done] for step in steps}
+            sets[name]["before"] = [json.loads(path.read_text()) for f in done if (path := f / "before.json").exists()]
             sets[name]["metric"] = loaded(name).schema.metric
             sets[name]["options"] = json.loads((out / name / "options.json").read_text())
             sets[name]["sizes"] = {**sizes(name), "modalities": OF_MODALITIES.get(name, {})}

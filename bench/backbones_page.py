@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from fusion_page import interval
-from words import mb, span, table
+from words import mb, plus_minus, span, table
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOUT = "Written by `python bench/backbones.py` and `python bench/adapters.py`. Do not edit."
@@ -112,11 +112,6 @@ def gain(row: Record, rows: Mapping[str, Record]) -> str:
     if row is control or "quality" not in row or "quality" not in control:
         return "–"
     return plus_minus(*interval([a - b for a, b in zip(row["quality"], control["quality"], strict=True)]), sign="+")
-
-
-def plus_minus(mean: float, half: float | None, sign: str = "") -> str:
-    text = f"{mean:{sign}.3f}".replace("-", "−")
-    return text if half is None else f"{text} ± {half:.3f}"
 
 
 def setting(machine: Record) -> str:

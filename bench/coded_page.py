@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion_page import interval
-from words import signed, table
+from words import plus_minus, table
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = "audio"
@@ -30,11 +30,11 @@ def page(record: Record) -> str:
     parts = ["# Sounds as codes", ABOUT, TOLD]
     options = record["options"]
     for name, one in record["sets"].items():
-        commits = sorted({commit[:12] for member in one["members"].values() for commit in member["commits"]})
+        commits = sorted({commit for member in one["members"].values() for commit in member["commits"]})
         told = (
             f"{one['tokens']} tokens of {one['width']} numbers each; codebooks of {options['entries']} words;"
             f" about {options['rows']:,} training rows per network, {options['seeds']} seed(s); commit"
-            f" {', '.join(commits)}."
+            f" {', '.join(c[:12] + (' with changes' if '+' in c else '') for c in commits)}."
         )
         head = ("read", "bits per token", "left", one["metric"], "gain")
         parts += [f"## {name}", told, table(head, rows(one, options["entries"]))]
@@ -43,7 +43,7 @@ def page(record: Record) -> str:
 
 def rows(one: Record, entries: int) -> list[tuple[str, ...]]:
     control = one["members"][CONTROL]["quality"]
-    found = [("frames (control)", f"{32 * one['width']:,}", "0.0 %", plus_minus(interval(control)), "")]
+    found = [("frames (control)", f"{32 * one['width']:,}", "0.0 %", plus_minus(*interval(control)), "")]
     for levels, left in one["left"].items():
         own = one["members"][f"codes-{levels}"]["quality"]
         gain = interval([a - b for a, b in zip(own, control, strict=True)])
@@ -53,16 +53,11 @@ def rows(one: Record, entries: int) -> list[tuple[str, ...]]:
                 f"{levels} code{'s' * (levels != '1')}",
                 f"{bits:,.0f}",
                 f"{100 * left:.1f} %",
-                plus_minus(interval(own)),
-                signed(gain[0]) + ("" if gain[1] is None else f" ± {gain[1]:.3f}"),
+                plus_minus(*interval(own)),
+                plus_minus(*gain, sign="+"),
             )
         )
     return found
-
-
-def plus_minus(found: tuple[float, float | None]) -> str:
-    mean, half = found
-    return f"{mean:.3f}" if half is None else f"{mean:.3f} ± {half:.3f}"
 
 
 def write_page(docs: Path) -> None:

@@ -31,3 +31,9 @@ def signed(value: float) -> str:
 
 def span(interval: Sequence[float], show: Callable[[float], str]) -> str:
     return f"[{show(interval[0])}, {show(interval[1])}]"
+
+
+def plus_minus(mean: float, half: float | None, sign: str = "") -> str:
+    """A mean and half of its interval, where there is one.  sign: '+' to show it of positive means too"""
+    text = f"{mean:{sign}.3f}".replace("-", "−")
+    return text if half is None else f"{text} ± {half:.3f}"

@@ -107,7 +107,12 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
         "sets": {"one": one(run(0.9, 45, 0.6)), "two": one(run(0.8, 45, 0.6))},
     }
     record["sets"]["two"]["sizes"] |= {"connector": "linear", "mask": False, "modalities": {"face": {"depth": 0}}}
+    record["sets"]["two"]["before"] = [run(0.8, 45, 0.7)]
     page = adaptive_page.page(record)
+    assert (
+        "two was timed twice: at first latency 70.0 %, without a gate 1.00 ms; then, as in the table, latency" in page
+    )
+    assert "one was timed twice" not in page
     assert "| one | 8 × 1 |" in page
     assert "Met on 1 of 2 sets (one)" in page
     assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | 75.0 | no |" in page

@@ -41,6 +41,6 @@ def test_the_page_tells_what_is_left_and_gained() -> None:
     assert "| 1 code | 8 | 25.0 % | 0.567 ± 0.379 | −0.033 ± 0.143 |" in page
 
 
-@pytest.mark.skipif(not RESULT.exists(), reason="docs/results holds no codes.json")
+@pytest.mark.skipif(not RESULT.exists(), reason="docs/results holds no coded.json")
 def test_the_page_equals_the_measurements() -> None:
     assert (ROOT / "docs" / "coded.md").read_text() == coded_page.page(json.loads(RESULT.read_text()))

@@ -3,6 +3,7 @@
     python bench/adaptive.py                               # six sets, three seeds; tells how long that will take
     python bench/adaptive.py icu mosi --seeds 1            # some of them
     python bench/adaptive.py --stages measure,record       # time what is trained, when the machine is quiet, and write
+    python bench/adaptive.py --stages measure,record --again    # time it once more; both timings are told
 
 Per set and seed, every step in its own file under out/SET/SEED, so that a run that was cut off goes on; the sets may
 differ in `--budget` and the seconds, each keeps to its own:

@@ -42,7 +42,6 @@ import numpy as np
 import torch
 from adaptive_controls import cascade, dealt_at_random, spent
 from adaptive_page import SETS
-from corruption import Corrupt, corrupted
 from main_job import write_json
 
 import triptych
@@ -65,6 +64,7 @@ from triptych.train import TrainConfig, fit
 from triptych.train.allotment import Allotment
 from triptych.train.evaluate import evaluate, predict
 from triptych.train.losses import Distillation, TaskLoss
+from triptych.train.noise import Corrupt, Ladder, corrupted, ladders
 from triptych.train.settling import settle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +111,7 @@ TRAIN: Mapping[str, Any] = {
 }
 QUICK = 2e-3  # rate at which dense and gates learn; what has learnt goes on at `--lr`
 SETTLING_CORRUPT, SETTLING_WHOLE = 0.6, 0.2  # of the rows that it settles on; of those, noise alone
+LADDERS = 16  # batches that become noise while it settles
 ROWS_AT_ONCE = 32
 OVERHEAD_S = 30  # what a cell takes beside its trainings
 
@@ -186,6 +187,11 @@ class Cell:
                     return
                 yield corrupt(batch, generator)
 
+    def noisier(self) -> Iterator[Ladder]:
+        """Training rows that become noise one modality at a time."""
+        rows = batches(self.data.train, batch_size=64, seed=self.seed + 1, shuffle=True)
+        return ladders(self.data.schema, itertools.islice(rows, LADDERS), self.seed)
+
     def objective(self, teacher: Multimodal, budget: float) -> Allotment:
         answers = torch.from_numpy(predict(teacher, self.data.train)).unsqueeze(0)
         lesson = Distillation(teacher, remembered=answers)
@@ -199,7 +205,8 @@ class Cell:
 
     def adaptive(self, dense: Multimodal) -> Multimodal:
         model, budget = gated(dense, GateConfig()), self.args.budget
-        settle(model, self.settling(self.args.gate_seconds), self.objective(dense, budget), seed=self.seed)
+        objective, known = self.objective(dense, budget), self.settling(self.args.gate_seconds)
+        settle(model, known, objective, noisier=self.noisier(), seed=self.seed)
         fit_price_(model, self.priced(), budget)
         return model
 

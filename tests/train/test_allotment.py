@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from triptych.schema import Modality, Schema
 from triptych.tokens import Batch
 from triptych.train import TaskLoss, allotment
 from triptych.train.allotment import Allotment
+from triptych.train.noise import Ladder, ladders
 from triptych.train.settling import see, settle
 
 NAMES = ("one", "two")
@@ -157,6 +159,23 @@ def test_a_gate_settles_where_rows_lack_modalities() -> None:
         settle(network(None), [batch], objective)
     with pytest.raises(TrainingError, match="there are none"):
         settle(model, [], objective)
+
+
+def test_less_is_read_of_what_turns_into_noise() -> None:
+    def settled(rungs: Iterable[Ladder]) -> Multimodal:
+        model = network(GateConfig(shares=(0.0, 0.5, 1.0), hidden=4))
+        settle(model, [rows(seed) for seed in range(4)], Allotment(0.7), noisier=rungs)
+        return model
+
+    plain, taught = settled([]), settled(ladders(SCHEMA, [rows(seed) for seed in range(100, 104)]))
+    rises = []
+    for model in (plain, taught):
+        steps = []
+        for place, ladder in enumerate(ladders(SCHEMA, [rows(1000, 256)], seed=1)):
+            seen = [model.gate.summaries(model.look_all(rung)) for rung in ladder.rungs]
+            steps.append(torch.stack([model.gate.gains(one, place).mean(dim=0) for one in seen]).diff(dim=0))
+        rises.append(torch.cat(steps).clamp(min=0).sum().item())
+    assert rises[1] < 0.02 * rises[0]
 
 
 def test_what_is_seen_of_a_choice_is_what_it_costs_alone() -> None:

@@ -24,10 +24,12 @@ from triptych.train.config import TrainConfig
 from triptych.train.evaluate import predict
 from triptych.train.loop import fit
 from triptych.train.losses import Distillation, TaskLoss, task_loss
+from triptych.train.noise import ladders
 from triptych.train.settling import settle
 
 _PRICED = 64  # batches that the price is fitted on
 _SETTLED = 32  # batches that the worths are fitted on in the end
+_NOISY = 16  # batches by which the gate learns to read less of what turns into noise
 
 
 @final
@@ -83,8 +85,12 @@ class AdaptTokens(Train):
             if self.together:
                 first, hook = _part(config, self.together), objective.after_step
                 result = fit(result, data, first, objective=objective, progress=context.progress, after_step=hook)
-            known = load(data.train, model.schema, batch_size=config.batch_size, seed=context.seed, shuffle=True)
-            settle(result, islice(known, _SETTLED), objective, seed=context.seed)
+            known, others = (
+                load(data.train, model.schema, batch_size=config.batch_size, seed=seed, shuffle=True)
+                for seed in (context.seed, context.seed + 1)
+            )
+            noisier = ladders(model.schema, islice(others, _NOISY), context.seed)
+            settle(result, islice(known, _SETTLED), objective, noisier=noisier, seed=context.seed)
             fit_price_(result, rows, self.budget)
             rest = _part(config, 1 - self.together)
             rest = dataclasses.replace(rest, freeze=(*rest.freeze, *what_decides(result)))

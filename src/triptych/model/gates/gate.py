@@ -98,6 +98,16 @@ class Gate(nn.Module, ABC):
         limits = self.empty + over * OVER_CAP - self.price * self.cost
         return self.worth(summaries) + limits + ABSENT * (lacks @ self.uses)
 
+    def gains(self, summaries: Tensor, place: int) -> Tensor:
+        """What each further count of a modality's tokens is worth, mean over what is kept of the others.
+
+        place: of the modality among the gate's names;  summaries: as for `worth` → (batch, counts less one)
+        """
+        worth, kept = self.worth(summaries), self.keep.sum(dim=1) > 0
+        counts = self.counts[self.names[place]]
+        means = [worth[:, kept & (self.keep[:, place] == count)].mean(dim=1) for count in counts]
+        return torch.stack(means, dim=1).diff(dim=1)
+
     def summaries(self, looks: Mapping[str, Look]) -> Tensor:
         """Side by side, zeros where a modality is missing: (batch, modalities, width)."""
         some = next(iter(looks.values())).summary

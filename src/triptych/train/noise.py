@@ -1,7 +1,8 @@
-"""Noise in the raw values of single modalities, to train with and to sweep over."""
+"""Noise in the raw values of single modalities: to train with, to sweep over, and to teach a gate what noise is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -45,6 +46,7 @@ class Corrupt:
     whole: float = 0.0
 
     def __call__(self, batch: Batch, generator: Generator) -> Batch:
+        """The same rows, some of them noisy."""
         names = [name for name in self.schema.names if name in batch.inputs]
         rows = len(batch)
         which = torch.randint(0, len(names), (rows,), generator=generator)
@@ -55,3 +57,33 @@ class Corrupt:
             for place, name in enumerate(names)
         }
         return replace(batch, inputs=inputs)
+
+
+@final
+@dataclass(frozen=True)
+class Ladder:
+    """The same rows several times, with ever more of the same noise in one modality, and on the last rung nothing else.
+
+    strength: (rungs,) rising, of which each rung has one
+    """
+
+    name: str
+    strength: Tensor
+    rungs: tuple[Batch, ...]
+
+
+def ladders(schema: Schema, batches: Iterable[Batch], seed: int = 0, rungs: int = 5) -> Iterator[Ladder]:
+    """One for every batch and each of its modalities; the strengths between none and all are drawn evenly."""
+    generator = torch.Generator().manual_seed(seed)
+    for batch in batches:
+        for name in (name for name in schema.names if name in batch.inputs):
+            between = torch.rand(rungs - 2, generator=generator).sort().values
+            strength = torch.cat([torch.zeros(1), between, torch.ones(1)])
+            noise = int(torch.randint(1 << 62, (), generator=generator))
+            yield Ladder(name, strength, tuple(_with_noise(batch, schema[name], s, noise) for s in strength))
+
+
+def _with_noise(batch: Batch, modality: Modality, strength: Tensor, seed: int) -> Batch:
+    raw, generator = batch.inputs[modality.name], torch.Generator().manual_seed(seed)
+    noisy = corrupted(modality, raw, strength.expand(len(batch)), generator)
+    return replace(batch, inputs={**batch.inputs, modality.name: noisy})

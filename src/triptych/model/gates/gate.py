@@ -99,14 +99,15 @@ class Gate(nn.Module, ABC):
         return self.worth(summaries) + limits + ABSENT * (lacks @ self.uses)
 
     def gains(self, summaries: Tensor, place: int) -> Tensor:
-        """What each further count of a modality's tokens is worth, mean over what is kept of the others.
+        """What each further count of a modality's tokens is worth, mean over the choices that keep some of another.
 
-        place: of the modality among the gate's names;  summaries: as for `worth` → (batch, counts less one)
+        place: of the modality among the gate's names;  summaries: as for `worth` → (batch, counts less one).  A gate of
+        one modality may not keep nothing of it, and has one gain less.
         """
-        worth, kept = self.worth(summaries), self.keep.sum(dim=1) > 0
-        counts = self.counts[self.names[place]]
-        means = [worth[:, kept & (self.keep[:, place] == count)].mean(dim=1) for count in counts]
-        return torch.stack(means, dim=1).diff(dim=1)
+        worth, own = self.worth(summaries), self.keep[:, place]
+        fair = own > 0 if len(self.names) == 1 else self.keep.sum(dim=1) > own
+        chosen = [fair & (own == count) for count in self.counts[self.names[place]]]
+        return torch.stack([worth[:, some].mean(dim=1) for some in chosen if some.any()], dim=1).diff(dim=1)
 
     def summaries(self, looks: Mapping[str, Look]) -> Tensor:
         """Side by side, zeros where a modality is missing: (batch, modalities, width)."""

@@ -47,7 +47,9 @@ WAYS = {
 }
 ABOUT_NOISE = """Share of a modality's tokens that is read as noise takes the place of more and more of its values,
 mean over the seeds. *Falls* means that no step raises the mean by more than half a point, and that the last is below
-the first."""
+the first. Gates are taught so, by training rows that become noise one modality at a time: what more tokens of it are
+worth has to fall from step to step, also where reading more of them would average noise out. The second table tells
+what is lost then: points of quality under noise without the gate, less those with it."""
 
 Record = Mapping[str, Any]
 
@@ -74,7 +76,7 @@ def page(record: Record) -> str:
     parts += [earlier(name, one) for name, one in sets.items() if one.get("before")]
     parts += ["![Quality and latency, and shares under noise](images/adaptive.svg)"]
     parts += ["## Against other ways to spend as much", ABOUT_CONTROLS, control_table(sets)]
-    parts += ["## When a modality turns into noise", ABOUT_NOISE, noise_table(sets)]
+    parts += ["## When a modality turns into noise", ABOUT_NOISE, noise_table(sets), noisy_table(sets)]
     parts += ["## Modalities that are left out", skip_table(sets)]
     return "\n\n".join(parts) + "\n"
 
@@ -222,15 +224,30 @@ def falls(values: Sequence[float]) -> bool:
 
 
 def noise_table(sets: Record) -> str:
-    first = next(iter(sets.values()))["noise"][0]
-    strengths = [point["strength"] for point in next(iter(first.values()))]
     rows = []
     for name, one in sets.items():
         for modality in one["noise"][0]:
             values = swept(one, modality)
             told = "yes" if falls(values) else "no"
             rows.append((name, modality, *(share(value) for value in values), told))
-    return table(("set", "modality", *(f"noise {100 * s:.0f} %" for s in strengths), "falls"), rows)
+    return table(("set", "modality", *(f"noise {100 * s:.0f} %" for s in strengths(sets)), "falls"), rows)
+
+
+def noisy_table(sets: Record) -> str:
+    """By strength, how many points of quality are lost by the gate."""
+    rows = []
+    for name, one in sets.items():
+        worse = 1 if higher_is_better(one["metric"]) else -1
+        for modality in one["noise"][0]:
+            runs = [run[modality] for run in one["noise"]]
+            lost = [[worse * (step["dense"] - step["adaptive"]) for step in steps] for steps in zip(*runs, strict=True)]
+            rows.append((name, modality, *(ranged(drops) for drops in lost)))
+    return table(("set", "noise in", *(f"noise {100 * s:.0f} %" for s in strengths(sets))), rows)
+
+
+def strengths(sets: Record) -> list[float]:
+    first = next(iter(sets.values()))["noise"][0]
+    return [point["strength"] for point in next(iter(first.values()))]
 
 
 def skip_table(sets: Record) -> str:

@@ -29,7 +29,14 @@ def one(*runs: dict[str, Any], metric: str = "accuracy") -> dict[str, Any]:
     told = {"quality": 0.8, "one_alone": 0.3, "shares": {"image": 0.5}, "skipped": {"image": 0.25}}
     costs = [{**told, "cost": run["cost"]} for run in runs]
     ways = dict.fromkeys(set(adaptive_page.WAYS) - {"cascade"}, costs)
-    noise = [{"image": [{"strength": s, "share": share} for s, share in ((0.0, 0.5), (1.0, 0.1))]}]
+    noise = [
+        {
+            "image": [
+                {"strength": s, "share": share, "dense": 0.5, "adaptive": 0.5 - s / 50}
+                for s, share in ((0.0, 0.5), (1.0, 0.1))
+            ]
+        }
+    ]
     options = {"network": "late_fusion", "dense_seconds": 60, "gate_seconds": 20, "seconds": 30}
     options |= {"all_tokens": 0.3, "budget": 0.4, "corrupt": 0.25}
     about = {"metric": metric, "options": options, "sizes": {"dim": 8, "depth": 1}}
@@ -67,6 +74,7 @@ def test_the_page_says_what_was_met(tmp_path: Path) -> None:
     assert "| one | 8 × 1 |" in page
     assert "Met on 1 of 2 sets (one)" in page
     assert "| two | accuracy | 90.0 | 80.0 | 10.0 [8.0, 12.0] | 45.0 | 60.0 | 1.00 → 0.600 | 75.0 | no |" in page
+    assert "| one | image | 0.0 | 2.0 |" in page
     assert "| one | image | 50.0 | 25.0 | 30.0 |" in page
     assert "| two | 8 × 1, linear, no masks, face × 0 | 1 | 60 | 20 | 30 | 30.0 % | 40.0 % | 25.0 % |" in page
     assert "Not measured: avdigits, fashion," in page

@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ RESULT = ROOT / "docs" / "results" / "experts.json"
 PAGE = ROOT / "docs" / "experts.md"
 TOKENS = 256
 ENGINES = ("pytorch", "onnxruntime")
+PRODUCTS = "products"
+WAYS = ("one linear layer per expert", "grouped", "grouped, matrices turned", "batched")  # of `products`
 LIMIT = 1.3  # times the dense block, for 8 experts and top-1
 
 
@@ -138,16 +140,23 @@ def runner(engine: str, module: Any, dim: int) -> Callable[[], object]:
     return lambda: session.run(None, feed)
 
 
+def in_turns(runs: Sequence[Callable[[], object]], rounds: int) -> np.ndarray:
+    """Seconds of each, forwards and backwards by turns: (rounds, runs)."""
+    taken = np.empty((rounds + 5, len(runs)))
+    for number in range(rounds + 5):
+        for column in range(len(runs))[:: 1 if number % 2 else -1]:
+            start = time.perf_counter()
+            runs[column]()
+            taken[number, column] = time.perf_counter() - start
+    return taken[5:]
+
+
 def reading(engine: str, layer: Layer, rounds: int) -> dict[str, Any]:
     """In a process of its own: seconds of both blocks in turns, and the median of their ratios with its interval."""
+    if engine == PRODUCTS:
+        return {"ratios": products(layer, rounds)}
     sparse, dense = (runner(engine, module, layer.dim) for module in modules(layer))
-    taken = np.empty((rounds + 5, 2))
-    for number in range(rounds + 5):
-        for column, run in enumerate((sparse, dense) if number % 2 else (sparse, dense)[::-1]):
-            start = time.perf_counter()
-            run()
-            taken[number, column if number % 2 else 1 - column] = time.perf_counter() - start
-    taken = taken[5:]
+    taken = in_turns((sparse, dense), rounds)
     ratios = taken[:, 0] / taken[:, 1]
     generator = np.random.default_rng(0)
     drawn = np.median(ratios[generator.integers(0, rounds, (1000, rounds))], axis=1)
@@ -158,6 +167,43 @@ def reading(engine: str, layer: Layer, rounds: int) -> dict[str, Any]:
         "interval": [float(end) for end in np.quantile(drawn, [0.025, 0.975])],
         "load": load(layer),
     }
+
+
+def products(layer: Layer, rounds: int) -> dict[str, float]:
+    """What PyTorch's ways to multiply by every expert's two matrices cost against one expert's on as many tokens.
+
+    The kindest case: every expert has an even share, rows are sorted already, and nothing else is computed.
+    """
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(1)
+    each = TOKENS // layer.experts
+    ends = torch.arange(each, TOKENS + 1, each, dtype=torch.int32)
+    shapes = ((layer.dim, layer.hidden), (layer.hidden, layer.dim))
+    rows = [torch.randn(TOKENS, inputs) for inputs, _ in shapes]
+    whole = [torch.randn(outputs, inputs) for inputs, outputs in shapes]
+    stacked = [torch.randn(layer.experts, outputs, inputs) for inputs, outputs in shapes]
+    turned = [weights.transpose(1, 2).contiguous() for weights in stacked]
+
+    def one_by_one(x: Any, weights: Any, _: Any) -> object:
+        return [functional.linear(*pair) for pair in zip(x.split(each), weights, strict=True)]
+
+    def grouped(x: Any, weights: Any, _: Any) -> object:
+        return functional.grouped_mm(x, weights.transpose(1, 2), offs=ends)
+
+    def grouped_turned(x: Any, _: Any, weights: Any) -> object:
+        return functional.grouped_mm(x, weights, offs=ends)
+
+    def batched(x: Any, _: Any, weights: Any) -> object:
+        return torch.bmm(x.view(layer.experts, each, -1), weights)
+
+    def both(way: Any) -> Callable[[], object]:
+        return torch.inference_mode()(lambda: [way(*three) for three in zip(rows, stacked, turned, strict=True)])
+
+    dense = torch.inference_mode()(lambda: [functional.linear(x, w) for x, w in zip(rows, whole, strict=True)])
+    taken = in_turns((dense, *map(both, (one_by_one, grouped, grouped_turned, batched))), rounds)
+    return dict(zip(WAYS, np.median(taken[:, 1:] / taken[:, :1], axis=0).tolist(), strict=True))
 
 
 def load(layer: Layer) -> float:
@@ -207,6 +253,7 @@ def main() -> None:
         ]
         for title, layers in SECTIONS.items()
     }
+    record[PRODUCTS] = [{**asdict(layer), **measured(PRODUCTS, layer, args.rounds, args.keep)} for layer in ASKED]
     RESULT.write_text(json.dumps(record, indent=1) + "\n")
     PAGE.write_text(page(record))
     usual = record["sections"][next(iter(SECTIONS))][1]
@@ -215,6 +262,13 @@ def main() -> None:
 
 
 # ---- the page
+
+ABOUT_PRODUCTS = (
+    "Why PyTorch is further away: the products of sorted rows, every expert with an even share of them, against one "
+    "expert's two products of all tokens; no router, sorting, activation or sum. An expert has an eighth of the rows, "
+    "and PyTorch takes its matrices as they are, where ONNX Runtime packs them for its kernels as it loads. *Turned* "
+    "matrices lie as (inputs, outputs)."
+)
 
 
 def page(record: dict[str, Any]) -> str:
@@ -235,7 +289,16 @@ def page(record: dict[str, Any]) -> str:
         limit = record["limit"] if title == first else None
         head = ("layer", "busiest", *(f"{engine}: ms, dense ms, ratio" for engine in ("PyTorch", "ONNX Runtime")))
         parts += [f"## {title[0].upper()}{title[1:]}", table(head, [row(layer, limit) for layer in layers])]
+        if title == first:
+            parts += ["### PyTorch's products alone", ABOUT_PRODUCTS, products_table(record[PRODUCTS])]
     return "\n\n".join(parts) + "\n"
+
+
+def products_table(found: Sequence[dict[str, Any]]) -> str:
+    from words import table
+
+    rows = [(f"{one['experts']} × ({one['dim']}, {one['hidden']})", *one["ratios"].values()) for one in found]
+    return table(("matrices", *WAYS), [(name, *(f"{ratio:.2f}" for ratio in ratios)) for name, *ratios in rows])
 
 
 def row(layer: dict[str, Any], limit: float | None) -> tuple[str, ...]:

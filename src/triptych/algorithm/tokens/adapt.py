@@ -29,7 +29,7 @@ from triptych.train.settling import settle
 
 _PRICED = 64  # batches that the price is fitted on
 _SETTLED = 32  # batches that the worths are fitted on in the end
-_NOISY = 16  # batches by which the gate learns to read less of what turns into noise
+_NOISY = 8  # batches by which the gate learns to read less of what turns into noise
 
 
 @final
@@ -38,9 +38,10 @@ class AdaptTokens(Train):
     """Put a gate between the stems and the blocks, and train it with the network (see `Allotment`).
 
     Starts from the network's own weights and learns from its answers and from the targets: first network and gate
-    together, if at all; then the gate settles on the network at rest (see `triptych.train.settling`); then the network
-    learns to live with what the gate lets through.  The price of compute is fitted to the budget on validation rows: on
-    those that it was trained on, a gate chooses otherwise than on new ones.  Further knobs: see `Train`.
+    together, if at all; then the gate settles on the network at rest and learns to read less of a modality that turns
+    into noise (see `triptych.train.settling`); then the network learns to live with what the gate lets through.  The
+    price of compute is fitted to the budget on validation rows: on those that it was trained on, a gate chooses
+    otherwise than on new ones.  Further knobs: see `Train`.
 
     budget:   mean cost of a row, as a share of the network's operations without a gate
     cap:      most that any one row may cost, in the same unit; 0 is no limit

@@ -8,13 +8,16 @@
 Per set and seed, every step in its own file under out/SET/SEED, so that a run that was cut off goes on; the sets may
 differ in `--budget` and the seconds, each keeps to its own:
 
-    dense      the network without a gate, with exits, trained `--dense-seconds`: the control, which never changes
-    adaptive   the same weights behind a gate that keeps to `--budget` of the operations; `--gate-seconds` of choices
+    start      the network without a gate, with exits, trained `--dense-seconds`
+    settled    the same weights behind a gate that keeps to `--budget` of the operations; `--gate-seconds` of choices
                are seen, on which it settles
     estimated  the same, learnt for as long by the straight-through estimator and a rising price instead
     fixed      the same weights, and the same share of every modality's tokens, at no more than adaptive's operations
-    trained    fixed, and trained so for `--seconds` more, taught by dense
-    random     the same weights, and adaptive's choices dealt out to the rows at random
+
+Then each of these learns on for `--seconds`, taught by start: start becomes `dense`, the control, settled becomes
+`adaptive`, and what a gate reads rests.  Further:
+
+    random     adaptive's weights, and its choices dealt out to the rows at random
     cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
     noise      what adaptive gives to a modality as noise takes its place
     measured   the bundles of dense and adaptive in turns, one thread: latency and quality
@@ -33,7 +36,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,7 @@ from adaptive_page import SETS
 from main_job import write_json
 
 import triptych
-from triptych.algorithm.tokens.adapt import gated
+from triptych.algorithm.tokens.adapt import gated, what_decides
 from triptych.data.dataset import Dataset
 from triptych.data.loader import batches
 from triptych.data.read import load_data
@@ -197,48 +200,53 @@ class Cell:
         lesson = Distillation(teacher, remembered=answers)
         return Allotment(budget, TaskLoss(TRAIN["label_smoothing"]), lesson)
 
-    def dense(self) -> Multimodal:
+    def start(self) -> Multimodal:
         """Some of its tokens left out until late: so it trains faster, and knows how to live with fewer."""
         start = network(self.data, self.seed, self.args.network)
         drop = {"token_dropout": self.args.token_dropout, "all_tokens": self.args.all_tokens}
         return self.train(start, self.args.dense_seconds, lr=QUICK, **drop)
 
-    def adaptive(self, dense: Multimodal) -> Multimodal:
-        model, budget = gated(dense, GateConfig()), self.args.budget
-        objective, known = self.objective(dense, budget), self.settling(self.args.gate_seconds)
+    def settled(self, start: Multimodal) -> Multimodal:
+        model, budget = gated(start, GateConfig()), self.args.budget
+        objective, known = self.objective(start, budget), self.settling(self.args.gate_seconds)
         settle(model, known, objective, noisier=self.noisier(), seed=self.seed)
         fit_price_(model, self.priced(), budget)
         return model
 
-    def estimated(self, dense: Multimodal) -> Multimodal:
-        start, seconds, budget = gated(dense, GateConfig(rank=True)), self.args.gate_seconds, self.args.budget
-        fit_price_(start, self.priced(), budget)
-        others = [name for name, part in start.named_children() if name != "gate" and list(part.parameters())]
-        model = self.train(start, seconds, self.objective(dense, budget), freeze=others, lr=QUICK)
+    def straight_through(self, start: Multimodal) -> Multimodal:
+        model, seconds, budget = gated(start, GateConfig(rank=True)), self.args.gate_seconds, self.args.budget
+        fit_price_(model, self.priced(), budget)
+        others = [name for name, part in model.named_children() if name != "gate" and list(part.parameters())]
+        model = self.train(model, seconds, self.objective(start, budget), freeze=others, lr=QUICK)
         fit_price_(model, self.priced(), budget)
         return model
 
-    def fixed(self, dense: Multimodal, cost: float) -> Multimodal:
+    def sharing(self, start: Multimodal, cost: float) -> Multimodal:
         """The largest equal share that costs no more."""
 
-        def sharing(percent: int) -> Multimodal:
-            return gated(dense, GateConfig(shares=(percent / 100,)))
+        def equal(percent: int) -> Multimodal:
+            return gated(start, GateConfig(shares=(percent / 100,)))
 
-        affordable = bisect.bisect_right(range(1, 101), cost, key=lambda p: gate_of(sharing(p)).cost[1:].min().item())
-        return sharing(max(affordable, 1))
+        affordable = bisect.bisect_right(range(1, 101), cost, key=lambda p: gate_of(equal(p)).cost[1:].min().item())
+        return equal(max(affordable, 1))
+
+    def on(self, model: Multimodal, start: Multimodal, rest: Sequence[str] = ()) -> Multimodal:
+        """Learns to live with the tokens that it gets.  rest: parts that do not change"""
+        return self.train(model, self.args.seconds, self.objective(start, 1.0).lesson, freeze=rest)
 
     def train_all(self) -> None:
-        data, args = self.data, self.args
-        dense = self.model("dense", self.dense)
+        data = self.data
+        start = self.model("start", self.start)
+        dense = self.model("dense", lambda: self.on(start, start))
         self.record("dense", lambda: {"quality": evaluate(dense, data.test), "cost": 1.0})
-        adaptive = self.model("adaptive", lambda: self.adaptive(dense))
+        settled = self.model("settled", lambda: self.settled(start))
+        adaptive = self.model("adaptive", lambda: self.on(settled, start, what_decides(settled)))
         told = self.record("adaptive", lambda: spent(adaptive, data.test))
-        estimated = self.model("estimated", lambda: self.estimated(dense))
+        learnt = self.model("learnt", lambda: self.straight_through(start))
+        estimated = self.model("estimated", lambda: self.on(learnt, start, what_decides(learnt)))
         self.record("estimated", lambda: spent(estimated, data.test))
-        fixed = self.fixed(dense, told["cost"])
+        fixed = self.model("fixed", lambda: self.on(self.sharing(start, told["cost"]), start))
         self.record("fixed", lambda: spent(fixed, data.test))
-        trained = self.model("trained", lambda: self.train(fixed, args.seconds, self.objective(dense, 1.0)))
-        self.record("trained", lambda: spent(trained, data.test))
         self.record("random", lambda: dealt_at_random(adaptive, data, self.seed))
         self.record("cascade", lambda: cascade(dense, data, told["cost"]))
         self.record("noise", lambda: self.noise(dense, adaptive))
@@ -321,7 +329,7 @@ def main() -> None:
     parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense while it is trained")
     parser.add_argument("--all-tokens", type=float, default=0.3, help="last share of that training without any")
     parser.add_argument("--gate-seconds", type=float, default=30)
-    parser.add_argument("--seconds", type=float, default=60, help="of an equal share that is trained on")
+    parser.add_argument("--seconds", type=float, default=60, help="that all learn on for")
     parser.add_argument("--lr", type=float, default=3e-4, help="of what has learnt already")
     parser.add_argument("--corrupt", type=float, default=0.25)
     parser.add_argument("--repeat", type=int, default=200, help="timed predictions per bundle")
@@ -340,7 +348,7 @@ def main() -> None:
         for name in sets:
             same_options(args.out / name / "options.json", {key: getattr(args, key) for key in OPTIONS})
         left = [cell for cell in cells if not (args.out / cell[0] / str(cell[1]) / "noise.json").exists()]
-        each = args.dense_seconds + 2 * args.gate_seconds + args.seconds + OVERHEAD_S
+        each = args.dense_seconds + 2 * args.gate_seconds + 4 * args.seconds + OVERHEAD_S
         say(f"{len(left)} of {len(cells)} cells to train, about {len(left) * each / 60:.0f} minutes")
         for name, seed in left:
             Cell(loaded(name), seed, args).train_all()
@@ -356,7 +364,7 @@ def main() -> None:
 
 def gather(out: Path, seeds: int) -> dict[str, Any]:
     """All that is finished, by set; a list over the seeds for each step."""
-    steps = ("dense", "adaptive", "estimated", "fixed", "trained", "random", "cascade", "noise", "measured")
+    steps = ("dense", "adaptive", "estimated", "fixed", "random", "cascade", "noise", "measured")
     sets: dict[str, Any] = {}
     for name in SETS:
         folders = [out / name / str(seed) for seed in range(seeds)]

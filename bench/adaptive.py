@@ -11,11 +11,11 @@ differ in `--budget` and the seconds, each keeps to its own:
     start      the network without a gate, with exits, trained `--dense-seconds`
     settled    the same weights behind a gate that keeps to `--budget` of the operations; `--gate-seconds` of choices
                are seen, on which it settles
-    estimated  the same, learnt for as long by the straight-through estimator and a rising price instead
+    learnt     the same, but learnt for as long by the straight-through estimator and a rising price instead
     fixed      the same weights, and the same share of every modality's tokens, at no more than adaptive's operations
 
 Then each of these learns on for `--seconds`, taught by start: start becomes `dense`, the control, settled becomes
-`adaptive`, and what a gate reads rests.  Further:
+`adaptive` and learnt `estimated`, and what a gate reads rests.  Further:
 
     random     adaptive's weights, and its choices dealt out to the rows at random
     cascade    dense's cheapest modality first, on to the next until an exit is sure; where there are classes
@@ -112,7 +112,7 @@ TRAIN: Mapping[str, Any] = {
     "patience": None,
     "precision": "float32",
 }
-QUICK = 2e-3  # rate at which dense and gates learn; what has learnt goes on at `--lr`
+QUICK = 2e-3  # rate at which start and gates learn; what has learnt goes on at `--lr`
 SETTLING_CORRUPT, SETTLING_WHOLE = 0.6, 0.2  # of the rows that it settles on; of those, noise alone
 LADDERS = 16  # batches that become noise while it settles
 ROWS_AT_ONCE = 32
@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--network", default="late_fusion")
     parser.add_argument("--budget", type=float, default=0.4)
     parser.add_argument("--dense-seconds", type=float, default=600)
-    parser.add_argument("--token-dropout", type=float, default=0.5, help="of dense while it is trained")
+    parser.add_argument("--token-dropout", type=float, default=0.5, help="of start while it is trained")
     parser.add_argument("--all-tokens", type=float, default=0.3, help="last share of that training without any")
     parser.add_argument("--gate-seconds", type=float, default=30)
     parser.add_argument("--seconds", type=float, default=60, help="that all learn on for")

@@ -219,13 +219,15 @@ def load(layer: Layer) -> float:
 
 
 def measured(engine: str, layer: Layer, rounds: int, folder: Path | None) -> dict[str, Any]:
+    from triptych.measure.environment import commit
+
     kept = folder and folder / f"{engine}-{layer.name}-{rounds}.json"
     if kept and kept.is_file():
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
     asked = json.dumps([engine, asdict(layer), rounds])
     done = subprocess.run([sys.executable, __file__, "--reading", asked], check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
+    found = {**json.loads(done.stdout), "commit": commit(Path(__file__))}
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(found))
@@ -278,9 +280,10 @@ def page(record: dict[str, Any]) -> str:
     about = (
         f"A layer of experts against the dense block of one expert's size, {record['tokens']} tokens at batch 1, one "
         f"thread: {machine['cpu']}, torch {machine['packages']['torch']}, onnxruntime "
-        f"{machine['packages']['onnxruntime']}; commit {machine['commit'][:12]}. Both run in turns, {record['rounds']} "
-        "rounds; the ratio is the median over rounds with its 95 % bootstrap interval. Weights and tokens are random; "
-        "the busiest expert has so many times an even share. For 8 experts and top-1 at most "
+        f"{machine['packages']['onnxruntime']}; measured at commit {commits(record)}. Both run in "
+        f"turns, {record['rounds']} rounds; the ratio is the median over rounds with its 95 % bootstrap "
+        "interval. Weights and tokens are random; the busiest expert has so many times an even share. For 8 experts "
+        "and top-1 at most "
         f"{record['limit']} is asked."
     )
     parts = ["# Experts: what a layer costs", "Written by `python bench/experts.py`. Do not edit.", about]
@@ -292,6 +295,13 @@ def page(record: dict[str, Any]) -> str:
         if title == first:
             parts += ["### PyTorch's products alone", ABOUT_PRODUCTS, products_table(record[PRODUCTS])]
     return "\n\n".join(parts) + "\n"
+
+
+def commits(record: dict[str, Any]) -> str:
+    """Of all findings, since kept ones may be older than the rest."""
+    layers = [layer for section in record["sections"].values() for layer in section]
+    found = {layer[engine]["commit"] for layer in layers for engine in ENGINES}
+    return ", ".join(sorted(one[:12] for one in found | {one["commit"] for one in record[PRODUCTS]}))
 
 
 def products_table(found: Sequence[dict[str, Any]]) -> str:
